@@ -1,0 +1,1 @@
+"""Stochastic temporal convolutional networks in Pyro."""

@@ -1,0 +1,225 @@
+"""Sequences of unequal length and the padded batches made of them, in order or shuffled.
+
+The names of the sequences travel with the data from the file to the batch, so that any number
+computed later can be traced to its recording.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from pyro_stcn.data.checks import DataError, check_sequences
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceDataset:
+    """A set of named sequences with the same channels, checked when it is made.
+
+    Attributes:
+        sequences: arrays of shape (T_i, D), T_i >= 1, stored as float32 (other real types are
+            converted; float32 arrays are kept without a copy).
+        names: one name per sequence, all different.
+
+    Raises:
+        DataError: if a sequence is not (T, D), is empty, is not finite (also: beyond the range of
+            float32), differs from the others in D, or if the names do not match the sequences.
+    """
+
+    sequences: tuple[np.ndarray, ...]
+    names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        names = tuple(self.names)
+        sequences = tuple(_float32(array) for array in self.sequences)
+        check_sequences(sequences, names)
+        object.__setattr__(self, "sequences", sequences)
+        object.__setattr__(self, "names", names)
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitem__(self, index: int) -> np.ndarray:
+        return self.sequences[index]
+
+    def __repr__(self) -> str:
+        return f"SequenceDataset({len(self)} sequences, {self.steps} steps, {self.data_dim} channels)"
+
+    @property
+    def data_dim(self) -> int:
+        """Number of channels D."""
+        return self.sequences[0].shape[1]
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Number of steps of each sequence, int64 of shape (N,)."""
+        return np.array([len(array) for array in self.sequences], dtype=np.int64)
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of all sequences together."""
+        return int(self.lengths.sum())
+
+    def subset(self, indices: Sequence[int]) -> "SequenceDataset":
+        """The sequences with these numbers, in this order, sharing their memory."""
+        return SequenceDataset(
+            tuple(self.sequences[i] for i in indices), tuple(self.names[i] for i in indices)
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class SequenceBatch:
+    """Sequences padded with zeros at the end to a common length T.
+
+    Attributes:
+        x: float32 tensor of shape (B, T, D).
+        mask: bool tensor of shape (B, T), True where there is data and False on padding.
+        lengths: int64 tensor of shape (B,), the number of real steps.
+        names: the names of the B sequences.
+    """
+
+    x: torch.Tensor
+    mask: torch.Tensor
+    lengths: torch.Tensor
+    names: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def to(self, device: torch.device | str) -> "SequenceBatch":
+        """The same batch with its tensors on `device`."""
+        return SequenceBatch(
+            self.x.to(device), self.mask.to(device), self.lengths.to(device), self.names
+        )
+
+
+def collate(dataset: SequenceDataset, indices: Sequence[int]) -> SequenceBatch:
+    """Pad the sequences with these numbers into one batch, in the order given.
+
+    Raises:
+        ValueError: if there are no indices.
+    """
+    indices = [int(i) for i in indices]
+    if not indices:
+        raise ValueError("a batch needs at least one sequence")
+    lengths = np.array([len(dataset[i]) for i in indices], dtype=np.int64)
+    x = np.zeros((len(indices), lengths.max(), dataset.data_dim), dtype=np.float32)
+    for row, index in enumerate(indices):
+        x[row, : lengths[row]] = dataset[index]
+    mask = np.arange(lengths.max()) < lengths[:, None]
+    return SequenceBatch(
+        torch.from_numpy(x),
+        torch.from_numpy(mask),
+        torch.from_numpy(lengths),
+        tuple(dataset.names[i] for i in indices),
+    )
+
+
+def batches(dataset: SequenceDataset, batch_size: int) -> Iterator[SequenceBatch]:
+    """Every sequence once, in order, the last batch as small as it comes: for evaluation.
+
+    Raises:
+        ValueError: if `batch_size` is less than 1.
+    """
+    _check_batch_size(batch_size)
+    return (
+        collate(dataset, range(start, min(start + batch_size, len(dataset))))
+        for start in range(0, len(dataset), batch_size)
+    )
+
+
+class ShuffledBatches:
+    """Endless shuffled batches that resume exactly where they stopped: for training.
+
+    The order of an epoch is a pure function of the seed and the epoch's number, so the place in the
+    stream is two integers and nothing else needs to be saved.
+
+    Args:
+        dataset: where the sequences come from.
+        batch_size: sequences per batch. If the dataset holds fewer, each batch is the whole of it.
+        seed: an integer >= 0.
+        drop_last: leave out the sequences that do not fill a last batch (others each epoch); if
+            False, the last batch of an epoch may be smaller.
+
+    Raises:
+        ValueError: if `batch_size` is less than 1 or `seed` is negative.
+    """
+
+    def __init__(
+        self, dataset: SequenceDataset, batch_size: int, seed: int, drop_last: bool = True
+    ) -> None:
+        _check_batch_size(batch_size)
+        if seed < 0:
+            raise ValueError(f"seed is {seed}, expected an integer >= 0")
+        self.dataset = dataset
+        self.batch_size = min(batch_size, len(dataset))
+        self.seed = seed
+        self.drop_last = drop_last
+        self._epoch = 0
+        self._position = 0  # batches of this epoch already given out
+        self._order = self.order(0)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Number of batches in an epoch, at least 1."""
+        full, rest = divmod(len(self.dataset), self.batch_size)
+        return full if self.drop_last or rest == 0 else full + 1
+
+    def order(self, epoch: int) -> list[int]:
+        """The order of the sequences in an epoch: a permutation of 0 .. len(dataset) - 1."""
+        # Neighbouring seeds and epochs must not give related orders, hence the hash of the pair.
+        mixed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1, np.uint64)[0])
+        generator = torch.Generator().manual_seed(mixed)
+        return torch.randperm(len(self.dataset), generator=generator).tolist()
+
+    def next(self) -> SequenceBatch:
+        """The next batch; a new epoch begins by itself."""
+        start = self._position * self.batch_size
+        batch = collate(self.dataset, self._order[start : start + self.batch_size])
+        self._position += 1
+        if self._position == self.batches_per_epoch:
+            self._move_to(self._epoch + 1, 0)
+        return batch
+
+    def __iter__(self) -> "ShuffledBatches":
+        return self
+
+    def __next__(self) -> SequenceBatch:
+        return self.next()
+
+    def state_dict(self) -> dict[str, int]:
+        """The place in the stream: the epoch and the number of its batches already given out."""
+        return {"epoch": self._epoch, "position": self._position}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        """Continue from a saved place.
+
+        Raises:
+            DataError: if the place does not exist for this dataset and batch size.
+        """
+        epoch, position = int(state["epoch"]), int(state["position"])
+        if epoch < 0 or not 0 <= position < self.batches_per_epoch:
+            raise DataError(
+                f"cannot resume at epoch {epoch}, batch {position}: an epoch has "
+                f"{self.batches_per_epoch} batches here ({len(self.dataset)} sequences, batches of "
+                f"{self.batch_size}); resume with the dataset and batch size of the saved run"
+            )
+        self._move_to(epoch, position)
+
+    def _move_to(self, epoch: int, position: int) -> None:
+        if epoch != self._epoch:
+            self._order = self.order(epoch)
+        self._epoch, self._position = epoch, position
+
+
+def _float32(array: np.ndarray) -> np.ndarray:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "fiub":
+        return array  # left for check_sequence to name
+    with np.errstate(over="ignore"):  # what overflows becomes infinite, and is reported as such
+        return array.astype(np.float32, copy=False)
+
+
+def _check_batch_size(batch_size: int) -> None:
+    if batch_size < 1:
+        raise ValueError(f"batch_size is {batch_size}, expected an integer >= 1")

@@ -1,0 +1,56 @@
+"""What every loader returns: three sets of standardised sequences and the facts about them."""
+
+from dataclasses import dataclass
+
+from pyro_stcn.data.batch import SequenceDataset
+from pyro_stcn.data.checks import DataError
+from pyro_stcn.data.standardise import Standardiser
+
+
+@dataclass(frozen=True, eq=False)
+class Corpus:
+    """A corpus ready for training: no sequence is in two parts.
+
+    Attributes:
+        name: a short name such as "timit".
+        train: standardised training sequences.
+        valid: standardised validation sequences.
+        test: standardised test sequences.
+        standardiser: the map from raw values to those of the three sets, fitted on training data.
+        description: which data these are, how many, how they were split, standardised and cut: the
+            text to print beside any figure computed on them.
+        sample_rate: samples per second for audio, None otherwise.
+        frame: samples per step for framed audio, None otherwise.
+
+    Raises:
+        DataError: if the parts differ in their channels or share a sequence's name.
+    """
+
+    name: str
+    train: SequenceDataset
+    valid: SequenceDataset
+    test: SequenceDataset
+    standardiser: Standardiser
+    description: str
+    sample_rate: int | None = None
+    frame: int | None = None
+
+    def __post_init__(self) -> None:
+        parts = {"train": self.train, "valid": self.valid, "test": self.test}
+        dims = {part: dataset.data_dim for part, dataset in parts.items()}
+        if len(set(dims.values())) > 1:
+            raise DataError(f"the parts of corpus {self.name!r} differ in their channels: {dims}")
+        seen: dict[str, str] = {}
+        for part, dataset in parts.items():
+            for name in dataset.names:
+                if name in seen:
+                    raise DataError(
+                        f"sequence {name!r} of corpus {self.name!r} is in {seen[name]} and in {part}: "
+                        "a sequence belongs to one part, otherwise the result is not held out"
+                    )
+            seen.update(dict.fromkeys(dataset.names, part))
+
+    @property
+    def data_dim(self) -> int:
+        """Number of channels D of every sequence."""
+        return self.train.data_dim

@@ -1,0 +1,144 @@
+"""The contract of a sequence model: what training, evaluation and generation may ask of any system."""
+
+from __future__ import annotations
+
+import uuid
+import weakref
+from abc import ABC, abstractmethod
+from contextlib import ExitStack
+from enum import StrEnum
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import torch
+from pyro.infer.util import is_validation_enabled
+from torch import Tensor, nn
+
+__all__ = ["Evidence", "SequenceModel"]
+
+
+class Evidence(StrEnum):
+    """What a number computed from this model and its guide is, relative to log p(x)."""
+
+    EXACT = "exact log-likelihood"
+    LOWER_BOUND = "lower bound"
+    ESTIMATE = "not a bound"
+
+
+class SequenceModel(nn.Module, ABC):
+    """A distribution over sequences, as a Pyro ``model`` and ``guide`` and as a machine that takes one step at a time.
+
+    The pair is used like any other in Pyro::
+
+        svi = SVI(net.model, net.guide, pyro.optim.Adam({"lr": 1e-3}), Trace_ELBO())
+        svi.step(x, mask)
+
+    and as a torch module: ``Trace_ELBO()(net, net.guide)`` holds the parameters of the network.
+
+    Facts about itself, so that no other code needs to know its class:
+
+    * ``latent_names``: the sites, "z1" first;
+    * ``evidence``: whether its objective is exact, a lower bound, or neither;
+    * ``pointwise``: x_t depends on z_t alone given the past of x, so that time is a plate and importance weights may be taken per step;
+    * ``guide_sees_future``: whether q(z_t | .) looks at x_(t+1) and later.
+    """
+
+    data_dim: int
+    latent_names: tuple[str, ...]
+    evidence: Evidence
+    pointwise: bool
+    guide_sees_future: bool
+    guide: Any
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._name_parameters()
+
+    def _name_parameters(self) -> None:
+        # Pyro's parameter store is global and goes by name: with equal names a second instance would silently train the
+        # first one's weights. The store also holds on to what it is given, so what is registered leaves with the instance.
+        self.pyro_name = f"{type(self).__name__}-{uuid.uuid4().hex[:12]}"
+        weakref.finalize(self, _forget_parameters, self.pyro_name).atexit = False
+
+    def __setstate__(self, state: dict) -> None:
+        super().__setstate__(state)
+        self._name_parameters()  # a copy has weights of its own
+
+    # -------------------------------------------------------------------------------------------- the Pyro program
+
+    @abstractmethod
+    def model(self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0) -> Any:
+        """Generate the sequences: the sites are ``latent_names`` and "x".
+
+        :param x: observations, ``(batch, time, data_dim)``; what lies where ``mask`` is False is never read.
+        :param mask: bool ``(batch, time)``, True at real steps; None where all are real.
+        :param annealing_factor: weight of the latent sites in model and guide, greater than 0; 1 for a bound.
+        """
+
+    def forward(self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0) -> Any:
+        """Run :meth:`model`, so that the network itself can be given to Pyro as the model."""
+        return self.model(x, mask, annealing_factor)
+
+    # ---------------------------------------------------------------------------------------------- one step at a time
+
+    @abstractmethod
+    def initial_state(self, batch_size: int) -> Any:
+        """Return the state before the first step; a value, never changed in place."""
+
+    @abstractmethod
+    def step(self, state: Any, x_previous: Tensor) -> tuple[Any, dist.TorchDistribution]:
+        """Draw the latents of the next step and return the new state and p(x_t | latents, x_<t).
+
+        :param x_previous: the step before, ``(batch, data_dim)``; zeros before the first.
+        :returns: the state, and a distribution with batch shape ``(batch,)`` and event shape ``(data_dim,)``.
+        """
+
+    # ---------------------------------------------------------------------------------------------- shared by all models
+
+    @property
+    def sequence_dim(self) -> int:
+        """Dimension of the plate "sequences": -2 beside a time plate, -1 where time is part of the event."""
+        return -2 if self.pointwise else -1
+
+    def plates(self, x: Tensor) -> ExitStack:
+        """Return the plates that hold for this model: "sequences", and "time" only where steps are independent."""
+        stack = ExitStack()
+        stack.enter_context(pyro.plate("sequences", x.shape[0], dim=self.sequence_dim))
+        if self.pointwise:
+            stack.enter_context(pyro.plate("time", x.shape[1], dim=-1))
+        return stack
+
+    def over_time(self, distribution: dist.TorchDistribution, mask: Tensor | None) -> dist.TorchDistribution:
+        """Mask a distribution of batch shape ``(..., batch, time)``; make time part of the event where it is no plate."""
+        if mask is not None:
+            distribution = distribution.mask(mask)
+        return distribution if self.pointwise else distribution.to_event(1)
+
+    def clean(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Return x with zeros for all that is masked out, whatever it was: NaN times zero would be NaN.
+
+        :raises ValueError: for wrong shapes, and (with Pyro's validation on) for a non-finite value that is not masked out.
+        """
+        if x.ndim != 3 or x.shape[-1] != self.data_dim or x.shape[1] == 0:
+            raise ValueError(f"x must be (batch, time, {self.data_dim}) with at least one step, not {tuple(x.shape)}")
+        if mask is not None:
+            if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
+                raise ValueError(
+                    f"mask must be a bool tensor of shape {tuple(x.shape[:2])}, True at real steps, not {mask.dtype} "
+                    f"of shape {tuple(mask.shape)}"
+                )
+            x = torch.where(mask.unsqueeze(-1), x, x.new_zeros(()))
+        if is_validation_enabled() and not torch.isfinite(x).all():
+            sequence, step, channel = (~torch.isfinite(x)).nonzero()[0].tolist()
+            raise ValueError(
+                f"x is {x[sequence, step, channel].item()} at sequence {sequence}, step {step}, channel {channel}; "
+                "mask that step out or repair the data"
+            )
+        return x
+
+
+def _forget_parameters(prefix: str) -> None:
+    store = pyro.get_param_store()
+    for name in [name for name in store.keys() if name.startswith(prefix)]:
+        del store[name]

@@ -1,0 +1,199 @@
+"""Stochastic temporal convolutional networks: STCN and STCN-dense (Aksan & Hilliges, ICLR 2019).
+
+The generative model (equations 7-9) and its guide (equations 10-13) share the features d^1 ... d^L of one causal backbone: the prior of
+step t reads d_(t-1), the posterior reads d_t. Given x the latents are independent over time, so both run on whole sequences at once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from pyro import poutine
+from pyro.poutine.guide import GuideMessenger
+from torch import Tensor
+
+from ..ladder import LadderConfig, LadderLayer, base_normal, build_ladder
+from ..observation import CausalOutputConfig, GaussianMixtureConfig, HeadConfig, OutputConfig
+from ..tcn import DilatedTCNConfig
+from .base import Evidence, SequenceModel
+
+__all__ = ["STCN", "STCNConfig", "STCNGuide", "STCNState"]
+
+
+@dataclass(frozen=True)
+class STCNConfig:
+    """An STCN. The defaults are the paper's speech model, STCN-dense with a GMM.
+
+    :param data_dim: channels of a step.
+    :param backbone: config of a backbone that gives one feature per layer of the ladder, see :mod:`pyro_stcn.tcn`.
+    :param ladder: sizes of the latents and how the guide merges.
+    :param dense: the output network sees all latents (STCN-dense) instead of z1 alone (STCN).
+    :param output: the network between latents and observation; 1x1 layers make the model pointwise, causal blocks do not.
+    :param observation: the distribution of a step.
+    :param independent_draws: draw a fresh sample for each use of a latent, as the published code does, instead of one. **For a dense
+        model what is then reported is not a lower bound**: the output network and the layers below see different draws of the same
+        latent, and only one of them is charged for. For comparison with published numbers only.
+    """
+
+    data_dim: int = 200
+    backbone: DilatedTCNConfig = field(default_factory=DilatedTCNConfig)
+    ladder: LadderConfig = field(default_factory=LadderConfig)
+    dense: bool = True
+    output: OutputConfig = field(default_factory=CausalOutputConfig)
+    observation: HeadConfig = field(default_factory=GaussianMixtureConfig)
+    independent_draws: bool = False
+
+    def build(self) -> STCN:
+        """Return the model with freshly initialised weights."""
+        return STCN(self)
+
+
+class STCNState(NamedTuple):
+    """What generation remembers: the state of the backbone and of the output network."""
+
+    backbone: Any
+    output: Any
+
+
+class STCN(SequenceModel):
+    """The model; its guide is :attr:`guide`.
+
+    :param config: see :class:`STCNConfig`; ``config.backbone`` may be any object whose ``build(data_dim)`` returns a backbone.
+    """
+
+    guide_sees_future = False
+
+    def __init__(self, config: STCNConfig):
+        super().__init__()
+        self.config = config
+        self.data_dim = config.data_dim
+        self.backbone = config.backbone.build(config.data_dim)
+        self.ladder = build_ladder(config.ladder, self.backbone.feature_dims)
+        dims = config.ladder.latent_dims
+        self.output = config.output.build(sum(dims) if config.dense else dims[0])
+        self.observation = config.observation.build(self.output.out_dim, config.data_dim)
+        self.guide = STCNGuide(self)
+
+    @property
+    def latent_names(self) -> tuple[str, ...]:
+        """Return "z1" ... "zL"."""
+        return tuple(layer.name for layer in self.ladder)
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether x_t depends on no latent but z_t."""
+        return self.output.receptive_field == 1
+
+    @property
+    def evidence(self) -> Evidence:
+        """Return a lower bound, except where draws are not shared in a dense model or the head is no density."""
+        loose_draws = self.config.independent_draws and self.config.dense and len(self.ladder) > 1
+        return Evidence.ESTIMATE if loose_draws or not self.config.observation.normalised else Evidence.LOWER_BOUND
+
+    def features(self, x: Tensor) -> tuple[Tensor, ...]:
+        """Run the backbone over ``[0, x_1 ... x_T]``: L features ``(batch, time + 1, dim)``, row t having seen x_1 ... x_t."""
+        return self.backbone(F.pad(x, (0, 0, 1, 0)))
+
+    def model(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        annealing_factor: float | Tensor = 1.0,
+        *,
+        features: tuple[Tensor, ...] | None = None,
+    ) -> None:
+        """Generate ``x`` given its own past; see :meth:`SequenceModel.model`.
+
+        :param features: what :meth:`features` gives, where it is known already (the guide passes it).
+        """
+        pyro.module(self.pyro_name, self)
+        x = self.clean(x, mask)
+        if features is None:
+            features = self.features(x)
+        with self.plates(x):
+            with poutine.scale(scale=annealing_factor):
+                z = self._draw_latents([d[:, :-1] for d in features], lambda prior: self.over_time(prior, mask))
+            pyro.sample("x", self.over_time(self.observation(self.output(z)), mask), obs=x)
+
+    def _draw_latents(self, past: list[Tensor], as_site) -> Tensor:
+        """Ancestral sampling from the top of the ladder: the input of the output network, ``(..., dim)``.
+
+        :param past: the features d_(t-1).
+        :param as_site: turns a Normal of shape ``(..., dim)`` into the distribution of a site.
+        """
+        draws: list[Tensor] = []
+        above = None
+        for layer, d in zip(reversed(self.ladder), reversed(past), strict=True):
+            prior = as_site(layer.prior(d, above).to_event(1))
+            draws.append(above := pyro.sample(layer.name, prior))
+            if self.config.independent_draws and layer is not self.ladder[0]:
+                above = self._draw_again(layer, prior, above)
+        # Top first, the order in which the latents are drawn (and that of the authors' weights).
+        return torch.cat(draws, dim=-1) if self.config.dense else draws[-1]
+
+    def _draw_again(self, layer: LadderLayer, prior: dist.TorchDistribution, first: Tensor) -> Tensor:
+        """Further draws of a latent that its guide treats alike and nobody is charged for; returns the one for the next prior."""
+        # The first draw has the shape of all plates, also those of the caller (particles).
+        prior = prior.expand(first.shape[: first.dim() - prior.event_dim])
+        with poutine.mask(mask=False):
+            pyro.sample(_for_guide(layer.name), prior)
+            # Without dense connections the first draw has no other use.
+            return pyro.sample(f"{layer.name}_below", prior) if self.config.dense else first
+
+    def initial_state(self, batch_size: int) -> STCNState:
+        """Return the state before the first step."""
+        return STCNState(self.backbone.initial_state(batch_size), self.output.initial_state(batch_size))
+
+    def step(self, state: STCNState, x_previous: Tensor) -> tuple[STCNState, dist.TorchDistribution]:
+        """Draw z_t from the prior and return p(x_t | z, x_<t); see :meth:`SequenceModel.step`.
+
+        The cost of a step does not depend on how many went before. The draws are sample sites "z1" ... "zL" of shape ``(batch, dim)``.
+        """
+        backbone, past = self.backbone.step(state.backbone, x_previous)
+        output, hidden = self.output.step(state.output, self._draw_latents(list(past), lambda prior: prior))
+        return STCNState(backbone, output), self.observation(hidden)
+
+
+def _for_guide(name: str) -> str:
+    return f"{name}_guide"
+
+
+class STCNGuide(GuideMessenger):
+    """The inference network q(z | x), equations 10-13: the merge of the model's priors with bottom-up likelihoods.
+
+    A ``GuideMessenger`` runs the model once, and is handed each prior as it comes: the backbone and the prior networks are computed
+    once per step and not once for the model and once for the guide.
+    """
+
+    def __init__(self, net: STCN):
+        super().__init__(net.model)
+
+    @property
+    def net(self) -> STCN:
+        """The STCN this guide belongs to."""
+        return self.model.__self__
+
+    def __call__(self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0) -> dict[str, Tensor]:
+        """Draw all latents given ``x``; returns the value of every sample site."""
+        features = self.net.features(self.net.clean(x, mask))
+        return super().__call__(x, mask, annealing_factor, features=features)
+
+    def get_posterior(self, name: str, prior: dist.TorchDistribution) -> dist.TorchDistribution:
+        """q(z^l | z^(l+1), x_<=t) from the prior of the same site."""
+        site, net = name.split("_")[0], self.net
+        if name != site:  # a further draw of a latent: same posterior
+            return self.trace.nodes[site]["fn"]
+        level = net.latent_names.index(name)
+        (_, mask, _), kwargs = self.args_kwargs
+        above = None
+        if level + 1 < len(net.ladder):
+            source = net.latent_names[level + 1]
+            above = self.upstream_value(_for_guide(source) if net.config.independent_draws else source)
+        present = kwargs["features"][level][:, 1:]
+        posterior = net.ladder[level].posterior(base_normal(prior), present, above)
+        return net.over_time(posterior.to_event(1), mask)
