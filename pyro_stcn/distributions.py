@@ -31,7 +31,9 @@ class DiagonalGaussianMixture(TorchDistribution):
     support = constraints.real_vector
     has_rsample = False
 
-    def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, floor: float = 0.0, validate_args=None):
+    def __init__(
+        self, logits: Tensor, loc: Tensor, scale: Tensor, floor: float = 0.0, validate_args=None
+    ):
         batch_shape = torch.broadcast_shapes(logits.shape[:-1], loc.shape[:-2], scale.shape[:-2])
         self.logits = logits.log_softmax(-1)
         self.loc = loc
@@ -47,7 +49,9 @@ class DiagonalGaussianMixture(TorchDistribution):
         new.loc = self.loc.expand(batch_shape + self.loc.shape[-2:])
         new.scale = self.scale.expand(batch_shape + self.scale.shape[-2:])
         new.floor = self.floor
-        super(DiagonalGaussianMixture, new).__init__(batch_shape, self.event_shape, validate_args=False)
+        super(DiagonalGaussianMixture, new).__init__(
+            batch_shape, self.event_shape, validate_args=False
+        )
         new._validate_args = self._validate_args
         return new
 
@@ -65,7 +69,9 @@ class DiagonalGaussianMixture(TorchDistribution):
         """Draw a component, then the event from it."""
         shape = torch.Size(sample_shape) + self.batch_shape
         with torch.no_grad():
-            index = Categorical(logits=self.logits.expand(*self.batch_shape, -1)).sample(torch.Size(sample_shape))
+            index = Categorical(logits=self.logits.expand(*self.batch_shape, -1)).sample(
+                torch.Size(sample_shape)
+            )
             index = index[..., None, None].expand(*shape, 1, self.event_shape[0])
             parameters = shape + self.loc.shape[-2:]
             loc = self.loc.expand(parameters).gather(-2, index).squeeze(-2)
@@ -80,7 +86,9 @@ class DiagonalGaussianMixture(TorchDistribution):
     @property
     def variance(self) -> Tensor:
         """Marginal variances of the mixture, ``(..., D)``."""
-        second = (self.logits.exp().unsqueeze(-1) * (self.loc.square() + self.scale.square())).sum(-2)
+        second = (self.logits.exp().unsqueeze(-1) * (self.loc.square() + self.scale.square())).sum(
+            -2
+        )
         return second - self.mean.square()
 
 
@@ -97,7 +105,9 @@ class PenStroke(TorchDistribution):
     support = constraints.real_vector
     has_rsample = False
 
-    def __init__(self, stroke: TorchDistribution, pen_logits: Tensor, floor: float = 0.0, validate_args=None):
+    def __init__(
+        self, stroke: TorchDistribution, pen_logits: Tensor, floor: float = 0.0, validate_args=None
+    ):
         self.stroke = stroke
         self.pen_logits = pen_logits
         self.floor = floor
@@ -125,13 +135,18 @@ class PenStroke(TorchDistribution):
         log_up = torch.nn.functional.logsigmoid(self.pen_logits)
         log_down = torch.nn.functional.logsigmoid(-self.pen_logits)
         if self.floor:
-            log_up, log_down = log_up.clamp(min=math.log(self.floor)), log_down.clamp(min=math.log(self.floor))
+            log_up, log_down = (
+                log_up.clamp(min=math.log(self.floor)),
+                log_down.clamp(min=math.log(self.floor)),
+            )
         return self.stroke.log_prob(value[..., :-1]) + torch.where(pen > 0.5, log_up, log_down)
 
     def sample(self, sample_shape=torch.Size()):
         """Draw the movement and the pen bit."""
         with torch.no_grad():
-            probability = torch.sigmoid(self.pen_logits).expand(torch.Size(sample_shape) + self.batch_shape)
+            probability = torch.sigmoid(self.pen_logits).expand(
+                torch.Size(sample_shape) + self.batch_shape
+            )
             pen = torch.bernoulli(probability)
             return torch.cat([self.stroke.sample(sample_shape), pen.unsqueeze(-1)], dim=-1)
 

@@ -15,7 +15,15 @@ from torch import Tensor, nn
 
 from .initialise import glorot_uniform_
 
-__all__ = ["MERGES", "GaussianNet", "LadderConfig", "LadderLayer", "StandardNormal", "base_normal", "build_ladder"]
+__all__ = [
+    "MERGES",
+    "GaussianNet",
+    "LadderConfig",
+    "LadderLayer",
+    "StandardNormal",
+    "base_normal",
+    "build_ladder",
+]
 
 MIN_SCALE = 1e-3  # the paper clamps the scales of the latents to [0.001, 5]
 MAX_SCALE = 5.0
@@ -118,7 +126,9 @@ class LadderLayer(nn.Module):
     :param merge: a key of :data:`MERGES`.
     """
 
-    def __init__(self, name: str, prior: nn.Module, likelihood: nn.Module, merge: str, recursive: bool = True):
+    def __init__(
+        self, name: str, prior: nn.Module, likelihood: nn.Module, merge: str, recursive: bool = True
+    ):
         super().__init__()
         if merge not in MERGES:
             raise ValueError(f"merge must be one of {sorted(MERGES)}, not {merge!r}")
@@ -159,7 +169,9 @@ class LadderConfig:
 
     def __post_init__(self) -> None:
         if not self.latent_dims or min(self.latent_dims) < 1:
-            raise ValueError(f"latent_dims must be positive, one per layer from z1 up, not {self.latent_dims}")
+            raise ValueError(
+                f"latent_dims must be positive, one per layer from z1 up, not {self.latent_dims}"
+            )
         if self.merge not in MERGES:
             raise ValueError(f"merge must be one of {sorted(MERGES)}, not {self.merge!r}")
         if self.layers < 1:

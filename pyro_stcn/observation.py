@@ -164,7 +164,9 @@ class PenStrokeConfig:
         :raises ValueError: for fewer than two channels: there must be a movement and a pen bit.
         """
         if data_dim < 2:
-            raise ValueError(f"a pen stroke has movement channels and, last, a pen bit; data_dim is {data_dim}")
+            raise ValueError(
+                f"a pen stroke has movement channels and, last, a pen bit; data_dim is {data_dim}"
+            )
         return PenStrokeHead(in_dim, data_dim, self)
 
 

@@ -52,7 +52,9 @@ class CausalConv1d(nn.Conv1d):
             return buffer, F.linear(x, self.weight[..., 0], self.bias)
         dilation = self.dilation[0]
         lags = range(self.history, 0, -dilation)
-        window = torch.stack([buffer[:, (position - lag) % self.history] for lag in lags] + [x], dim=-1)
+        window = torch.stack(
+            [buffer[:, (position - lag) % self.history] for lag in lags] + [x], dim=-1
+        )
         out = F.conv1d(window, self.weight, self.bias).squeeze(-1)
         slot = torch.tensor([position % self.history], device=x.device)
         return buffer.index_copy(1, slot, x.unsqueeze(1)), out
@@ -70,7 +72,9 @@ class WaveNetBlock(nn.Module):
         # Filter and gate read the same input, so they are one convolution: filter first, then gate.
         self.filter_gate = CausalConv1d(in_channels, 2 * filters, kernel_size, dilation)
         self.out = nn.Conv1d(filters, filters, 1)
-        self.residual = nn.Conv1d(in_channels, filters, 1) if in_channels != filters else nn.Identity()
+        self.residual = (
+            nn.Conv1d(in_channels, filters, 1) if in_channels != filters else nn.Identity()
+        )
         glorot_uniform_(self.filter_gate, fan_out=kernel_size * filters)
         for conv in (self.out, self.residual):
             if isinstance(conv, nn.Conv1d):
@@ -119,7 +123,9 @@ class DilatedTCNConfig:
 
     def __post_init__(self) -> None:
         if not self.dilations or not all(self.dilations) or min(map(min, self.dilations)) < 1:
-            raise ValueError(f"dilations must be non-empty groups of positive integers, not {self.dilations}")
+            raise ValueError(
+                f"dilations must be non-empty groups of positive integers, not {self.dilations}"
+            )
 
     def build(self, data_dim: int) -> DilatedTCN:
         """Return the network for sequences of ``data_dim`` channels."""
@@ -142,7 +148,9 @@ class DilatedTCN(nn.Module):
         self._taps = []
         for group in config.dilations:
             for dilation in group:
-                self.blocks.append(WaveNetBlock(widths[-1], config.filters, config.kernel_size, dilation))
+                self.blocks.append(
+                    WaveNetBlock(widths[-1], config.filters, config.kernel_size, dilation)
+                )
                 widths.append(config.filters)
             self._taps.append(len(self.blocks) - 1)
         self.autocast_dtype: torch.dtype | None = None

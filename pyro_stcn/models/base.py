@@ -68,7 +68,9 @@ class SequenceModel(nn.Module, ABC):
     # -------------------------------------------------------------------------------------------- the Pyro program
 
     @abstractmethod
-    def model(self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0) -> Any:
+    def model(
+        self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0
+    ) -> Any:
         """Generate the sequences: the sites are ``latent_names`` and "x".
 
         :param x: observations, ``(batch, time, data_dim)``; what lies where ``mask`` is False is never read.
@@ -76,7 +78,9 @@ class SequenceModel(nn.Module, ABC):
         :param annealing_factor: weight of the latent sites in model and guide, greater than 0; 1 for a bound.
         """
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0) -> Any:
+    def forward(
+        self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0
+    ) -> Any:
         """Run :meth:`model`, so that the network itself can be given to Pyro as the model."""
         return self.model(x, mask, annealing_factor)
 
@@ -109,7 +113,9 @@ class SequenceModel(nn.Module, ABC):
             stack.enter_context(pyro.plate("time", x.shape[1], dim=-1))
         return stack
 
-    def over_time(self, distribution: dist.TorchDistribution, mask: Tensor | None) -> dist.TorchDistribution:
+    def over_time(
+        self, distribution: dist.TorchDistribution, mask: Tensor | None
+    ) -> dist.TorchDistribution:
         """Mask a distribution of batch shape ``(..., batch, time)``; make time part of the event where it is no plate."""
         if mask is not None:
             distribution = distribution.mask(mask)
@@ -121,7 +127,9 @@ class SequenceModel(nn.Module, ABC):
         :raises ValueError: for wrong shapes, and (with Pyro's validation on) for a non-finite value that is not masked out.
         """
         if x.ndim != 3 or x.shape[-1] != self.data_dim or x.shape[1] == 0:
-            raise ValueError(f"x must be (batch, time, {self.data_dim}) with at least one step, not {tuple(x.shape)}")
+            raise ValueError(
+                f"x must be (batch, time, {self.data_dim}) with at least one step, not {tuple(x.shape)}"
+            )
         if mask is not None:
             if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
                 raise ValueError(

@@ -93,7 +93,11 @@ class STCN(SequenceModel):
     def evidence(self) -> Evidence:
         """Return a lower bound, except where draws are not shared in a dense model or the head is no density."""
         loose_draws = self.config.independent_draws and self.config.dense and len(self.ladder) > 1
-        return Evidence.ESTIMATE if loose_draws or not self.config.observation.normalised else Evidence.LOWER_BOUND
+        return (
+            Evidence.ESTIMATE
+            if loose_draws or not self.config.observation.normalised
+            else Evidence.LOWER_BOUND
+        )
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """Run the backbone over ``[0, x_1 ... x_T]``: L features ``(batch, time + 1, dim)``, row t having seen x_1 ... x_t."""
@@ -117,7 +121,9 @@ class STCN(SequenceModel):
             features = self.features(x)
         with self.plates(x):
             with poutine.scale(scale=annealing_factor):
-                z = self._draw_latents([d[:, :-1] for d in features], lambda prior: self.over_time(prior, mask))
+                z = self._draw_latents(
+                    [d[:, :-1] for d in features], lambda prior: self.over_time(prior, mask)
+                )
             pyro.sample("x", self.over_time(self.observation(self.output(z)), mask), obs=x)
 
     def _draw_latents(self, past: list[Tensor], as_site) -> Tensor:
@@ -136,7 +142,9 @@ class STCN(SequenceModel):
         # Top first, the order in which the latents are drawn (and that of the authors' weights).
         return torch.cat(draws, dim=-1) if self.config.dense else draws[-1]
 
-    def _draw_again(self, layer: LadderLayer, prior: dist.TorchDistribution, first: Tensor) -> Tensor:
+    def _draw_again(
+        self, layer: LadderLayer, prior: dist.TorchDistribution, first: Tensor
+    ) -> Tensor:
         """Further draws of a latent that its guide treats alike and nobody is charged for; returns the one for the next prior."""
         # The first draw has the shape of all plates, also those of the caller (particles).
         prior = prior.expand(first.shape[: first.dim() - prior.event_dim])
@@ -147,15 +155,21 @@ class STCN(SequenceModel):
 
     def initial_state(self, batch_size: int) -> STCNState:
         """Return the state before the first step."""
-        return STCNState(self.backbone.initial_state(batch_size), self.output.initial_state(batch_size))
+        return STCNState(
+            self.backbone.initial_state(batch_size), self.output.initial_state(batch_size)
+        )
 
-    def step(self, state: STCNState, x_previous: Tensor) -> tuple[STCNState, dist.TorchDistribution]:
+    def step(
+        self, state: STCNState, x_previous: Tensor
+    ) -> tuple[STCNState, dist.TorchDistribution]:
         """Draw z_t from the prior and return p(x_t | z, x_<t); see :meth:`SequenceModel.step`.
 
         The cost of a step does not depend on how many went before. The draws are sample sites "z1" ... "zL" of shape ``(batch, dim)``.
         """
         backbone, past = self.backbone.step(state.backbone, x_previous)
-        output, hidden = self.output.step(state.output, self._draw_latents(list(past), lambda prior: prior))
+        output, hidden = self.output.step(
+            state.output, self._draw_latents(list(past), lambda prior: prior)
+        )
         return STCNState(backbone, output), self.observation(hidden)
 
 
@@ -178,7 +192,9 @@ class STCNGuide(GuideMessenger):
         """The STCN this guide belongs to."""
         return self.model.__self__
 
-    def __call__(self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0) -> dict[str, Tensor]:
+    def __call__(
+        self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0
+    ) -> dict[str, Tensor]:
         """Draw all latents given ``x``; returns the value of every sample site."""
         features = self.net.features(self.net.clean(x, mask))
         return super().__call__(x, mask, annealing_factor, features=features)
@@ -193,7 +209,9 @@ class STCNGuide(GuideMessenger):
         above = None
         if level + 1 < len(net.ladder):
             source = net.latent_names[level + 1]
-            above = self.upstream_value(_for_guide(source) if net.config.independent_draws else source)
+            above = self.upstream_value(
+                _for_guide(source) if net.config.independent_draws else source
+            )
         present = kwargs["features"][level][:, 1:]
         posterior = net.ladder[level].posterior(base_normal(prior), present, above)
         return net.over_time(posterior.to_event(1), mask)
