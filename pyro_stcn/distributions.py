@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import ClassVar
 
 import torch
 from pyro.distributions import Categorical, TorchDistribution, constraints
@@ -19,11 +20,11 @@ class DiagonalGaussianMixture(TorchDistribution):
     :param logits: unnormalised log-weights, ``(..., M)``.
     :param loc: means, ``(..., M, D)``.
     :param scale: standard deviations, ``(..., M, D)``.
-    :param floor: smallest value that ``log_prob`` uses for a weight. Only 0 (default) gives a density: the authors' code uses 1e-6,
-        which adds up to ``M * floor`` of probability mass, and is offered to reproduce its numbers.
+    :param floor: smallest value that ``log_prob`` uses for a weight. Only 0 (default) gives a density: the authors'
+        code uses 1e-6, which adds up to ``M * floor`` of probability mass, and is offered to reproduce its numbers.
     """
 
-    arg_constraints = {
+    arg_constraints: ClassVar = {
         "logits": constraints.real_vector,
         "loc": constraints.independent(constraints.real, 2),
         "scale": constraints.independent(constraints.positive, 2),
@@ -31,9 +32,7 @@ class DiagonalGaussianMixture(TorchDistribution):
     support = constraints.real_vector
     has_rsample = False
 
-    def __init__(
-        self, logits: Tensor, loc: Tensor, scale: Tensor, floor: float = 0.0, validate_args=None
-    ):
+    def __init__(self, logits: Tensor, loc: Tensor, scale: Tensor, floor: float = 0.0, validate_args=None):
         batch_shape = torch.broadcast_shapes(logits.shape[:-1], loc.shape[:-2], scale.shape[:-2])
         self.logits = logits.log_softmax(-1)
         self.loc = loc
@@ -49,9 +48,7 @@ class DiagonalGaussianMixture(TorchDistribution):
         new.loc = self.loc.expand(batch_shape + self.loc.shape[-2:])
         new.scale = self.scale.expand(batch_shape + self.scale.shape[-2:])
         new.floor = self.floor
-        super(DiagonalGaussianMixture, new).__init__(
-            batch_shape, self.event_shape, validate_args=False
-        )
+        super(DiagonalGaussianMixture, new).__init__(batch_shape, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
 
@@ -65,13 +62,11 @@ class DiagonalGaussianMixture(TorchDistribution):
         constant = 0.5 * math.log(2 * math.pi) * self.event_shape[0]
         return (log_weight + log_component).logsumexp(-1) - constant
 
-    def sample(self, sample_shape=torch.Size()):
+    def sample(self, sample_shape: tuple[int, ...] = ()):
         """Draw a component, then the event from it."""
         shape = torch.Size(sample_shape) + self.batch_shape
         with torch.no_grad():
-            index = Categorical(logits=self.logits.expand(*self.batch_shape, -1)).sample(
-                torch.Size(sample_shape)
-            )
+            index = Categorical(logits=self.logits.expand(*self.batch_shape, -1)).sample(torch.Size(sample_shape))
             index = index[..., None, None].expand(*shape, 1, self.event_shape[0])
             parameters = shape + self.loc.shape[-2:]
             loc = self.loc.expand(parameters).gather(-2, index).squeeze(-2)
@@ -86,9 +81,7 @@ class DiagonalGaussianMixture(TorchDistribution):
     @property
     def variance(self) -> Tensor:
         """Marginal variances of the mixture, ``(..., D)``."""
-        second = (self.logits.exp().unsqueeze(-1) * (self.loc.square() + self.scale.square())).sum(
-            -2
-        )
+        second = (self.logits.exp().unsqueeze(-1) * (self.loc.square() + self.scale.square())).sum(-2)
         return second - self.mean.square()
 
 
@@ -101,13 +94,11 @@ class PenStroke(TorchDistribution):
         The authors' code uses 1e-5, so that a confident mistake costs at most 11.5 nats.
     """
 
-    arg_constraints = {"pen_logits": constraints.real}
+    arg_constraints: ClassVar = {"pen_logits": constraints.real}
     support = constraints.real_vector
     has_rsample = False
 
-    def __init__(
-        self, stroke: TorchDistribution, pen_logits: Tensor, floor: float = 0.0, validate_args=None
-    ):
+    def __init__(self, stroke: TorchDistribution, pen_logits: Tensor, floor: float = 0.0, validate_args=None):
         self.stroke = stroke
         self.pen_logits = pen_logits
         self.floor = floor
@@ -141,12 +132,10 @@ class PenStroke(TorchDistribution):
             )
         return self.stroke.log_prob(value[..., :-1]) + torch.where(pen > 0.5, log_up, log_down)
 
-    def sample(self, sample_shape=torch.Size()):
+    def sample(self, sample_shape: tuple[int, ...] = ()):
         """Draw the movement and the pen bit."""
         with torch.no_grad():
-            probability = torch.sigmoid(self.pen_logits).expand(
-                torch.Size(sample_shape) + self.batch_shape
-            )
+            probability = torch.sigmoid(self.pen_logits).expand(torch.Size(sample_shape) + self.batch_shape)
             pen = torch.bernoulli(probability)
             return torch.cat([self.stroke.sample(sample_shape), pen.unsqueeze(-1)], dim=-1)
 

@@ -14,7 +14,8 @@ __all__ = ["glorot_uniform_"]
 def glorot_uniform_(module: nn.Linear | nn.Conv1d, fan_in: int = 0, fan_out: int = 0) -> None:
     """Fill the weight from U(-a, a), ``a = sqrt(6 / (fan_in + fan_out))``, and the bias, if any, with zeros.
 
-    :param fan_in: default: inputs times kernel size; to be given where a layer holds only some of a larger layer's inputs.
+    :param fan_in: default: inputs times kernel size; to be given where a layer holds only some of a larger layer's
+        inputs.
     :param fan_out: default: outputs times kernel size; to be given where a layer holds several layers' outputs.
     """
     taps = math.prod(module.weight.shape[2:])

@@ -1,7 +1,7 @@
 """The ladder of latents: prior networks, likelihood networks and the precision-weighted merge (equations 7-13).
 
-Layers are numbered as in the paper: z1 is nearest the data and zL is the top. Everything is independent over time given the
-features, so all functions take whole sequences ``(..., time, dim)`` and single steps ``(..., dim)`` alike.
+Layers are numbered as in the paper: z1 is nearest the data and zL is the top. Everything is independent over time
+given the features, so all functions take whole sequences ``(..., time, dim)`` and single steps ``(..., dim)`` alike.
 """
 
 from __future__ import annotations
@@ -126,9 +126,7 @@ class LadderLayer(nn.Module):
     :param merge: a key of :data:`MERGES`.
     """
 
-    def __init__(
-        self, name: str, prior: nn.Module, likelihood: nn.Module, merge: str, recursive: bool = True
-    ):
+    def __init__(self, name: str, prior: nn.Module, likelihood: nn.Module, merge: str, recursive: bool = True):
         super().__init__()
         if merge not in MERGES:
             raise ValueError(f"merge must be one of {sorted(MERGES)}, not {merge!r}")
@@ -154,8 +152,8 @@ class LadderConfig:
     :param latent_dims: channels of z1 ... zL; the paper's speech models use (256, 128, 64, 32, 16).
     :param hidden: width of the prior and likelihood networks; the paper's equals the width of the TCN.
     :param layers: hidden layers of each of these networks.
-    :param merge: "product" (precisions add: the exact Gaussian update), "eq11" (the formula as printed, which uses that variance
-        as a standard deviation), or "likelihood" (no merge).
+    :param merge: "product" (precisions add: the exact Gaussian update), "eq11" (the formula as printed, which uses
+        that variance as a standard deviation), or "likelihood" (no merge).
     :param recursive_likelihood: whether the likelihood network of a layer sees the draw from the layer above.
     :param fixed_top_prior: give the top layer the prior N(0, I) instead of a learned one.
     """
@@ -169,9 +167,7 @@ class LadderConfig:
 
     def __post_init__(self) -> None:
         if not self.latent_dims or min(self.latent_dims) < 1:
-            raise ValueError(
-                f"latent_dims must be positive, one per layer from z1 up, not {self.latent_dims}"
-            )
+            raise ValueError(f"latent_dims must be positive, one per layer from z1 up, not {self.latent_dims}")
         if self.merge not in MERGES:
             raise ValueError(f"merge must be one of {sorted(MERGES)}, not {self.merge!r}")
         if self.layers < 1:

@@ -2,16 +2,19 @@
 
 Two parts, each a config with a ``build`` method and the module that it builds:
 
-* an *output network* turns latents into features: 1x1 convolutions (``PointwiseOutput``: x_t looks at z_t only) or causal WaveNet
-  blocks (``CausalOutput``: x_t also looks back over z);
-* a *head* turns features into a Pyro distribution with one event dim: ``Normal``, ``GaussianMixture``, ``Bernoulli``, ``PenStroke``.
+* an *output network* turns latents into features: 1x1 convolutions (``PointwiseOutput``: x_t looks at z_t only) or
+  causal WaveNet blocks (``CausalOutput``: x_t also looks back over z);
+* a *head* turns features into a Pyro distribution with one event dim: ``Normal``, ``GaussianMixture``, ``Bernoulli``,
+  ``PenStroke``.
 
-Scales are a softplus clamped to [0.001, 50], as in the authors' code: on standardised data a density can then not run away.
+Scales are a softplus clamped to [0.001, 50], as in the authors' code: on standardised data a density can then not run
+away.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import ClassVar
 
 import pyro.distributions as dist
@@ -85,7 +88,8 @@ class GaussianMixtureConfig:
     """A mixture of diagonal Gaussians over the channels of a step jointly.
 
     :param components: number of components; 20 everywhere in the paper.
-    :param floor: smallest component weight in ``log_prob``; 0 (default) is a density, 1e-6 reproduces the authors' code.
+    :param floor: smallest component weight in ``log_prob``; 0 (default) is a density, 1e-6 reproduces the authors'
+        code.
     """
 
     components: int = 20
@@ -147,7 +151,8 @@ class PenStrokeConfig:
     """Handwriting: a distribution of the pen's movement, and a bit for whether the pen lifts, in the last channel.
 
     :param stroke: distribution of the movement, all channels but the last.
-    :param floor: smallest probability of a pen bit in ``log_prob``; 0 (default) is a density, 1e-5 reproduces the authors' code.
+    :param floor: smallest probability of a pen bit in ``log_prob``; 0 (default) is a density, 1e-5 reproduces the
+        authors' code.
     """
 
     stroke: NormalConfig | GaussianMixtureConfig = field(default_factory=GaussianMixtureConfig)
@@ -164,9 +169,7 @@ class PenStrokeConfig:
         :raises ValueError: for fewer than two channels: there must be a movement and a pen bit.
         """
         if data_dim < 2:
-            raise ValueError(
-                f"a pen stroke has movement channels and, last, a pen bit; data_dim is {data_dim}"
-            )
+            raise ValueError(f"a pen stroke has movement channels and, last, a pen bit; data_dim is {data_dim}")
         return PenStrokeHead(in_dim, data_dim, self)
 
 
@@ -210,7 +213,7 @@ class PointwiseOutput(nn.Module):
     def __init__(self, in_dim: int, config: PointwiseOutputConfig):
         super().__init__()
         widths = [in_dim] + [config.width] * config.layers
-        self.layers = nn.ModuleList(_linear(a, b) for a, b in zip(widths, widths[1:], strict=False))
+        self.layers = nn.ModuleList(_linear(a, b) for a, b in pairwise(widths))
         self.out_dim = widths[-1]
 
     def forward(self, z: Tensor) -> Tensor:
@@ -242,9 +245,9 @@ class CausalOutputConfig:
 
 
 class CausalOutput(nn.Module):
-    """Latents ``(..., time, in_dim)`` to features ``(..., time, width)``: x_t sees z_(t-layers*(kernel_size-1)) ... z_t.
+    """Latents ``(..., time, in_dim)`` to features ``(..., time, width)``; x_t looks back over z.
 
-    The last residual sum goes to the head as it is, without an activation.
+    It sees z_(t - layers * (kernel_size - 1)) ... z_t. The last residual sum goes to the head as it is, without an activation.
     """
 
     def __init__(self, in_dim: int, config: CausalOutputConfig):

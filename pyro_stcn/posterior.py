@@ -1,7 +1,7 @@
 """From a Pyro model and the guide fitted to it by SVI to an ArviZ object.
 
-:func:`from_pyro_svi` runs the guide, and names every axis by the plate it belongs to. It works with any
-Pyro model and guide, on ArviZ 0.23 (``InferenceData``) and on ArviZ 1.x (``xarray.DataTree``).
+:func:`from_pyro_svi` runs the guide and names every axis by the plate it belongs to. It works with
+any Pyro model and guide, on ArviZ 0.23 (``InferenceData``) and on 1.x (``xarray.DataTree``).
 """
 
 from __future__ import annotations
@@ -10,8 +10,7 @@ import itertools
 import math
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
@@ -31,10 +30,11 @@ from tqdm import tqdm
 
 if TYPE_CHECKING:
     from arviz import InferenceData
-    from xarray import DataTree, Dataset
+    from xarray import Dataset, DataTree
 
 Names = Mapping[str, Sequence[str]]  # of a variable: the names of its axes
 Trace = poutine.Trace
+Site = Any  # a Pyro message: its type declares every field optional, in a trace they are filled in
 
 _DRAWS = "_from_pyro_svi_draws"  # the outer plate of parallel=True
 _SAMPLE_DIMS = ("chain", "draw")
@@ -64,33 +64,33 @@ def from_pyro_svi(
 ) -> InferenceData | DataTree:
     """Draw from a fitted guide and return what was drawn as an ArviZ object.
 
-    The keywords are those of ArviZ's converter for NumPyro's SVI, ``from_numpyro_svi``, with the same
-    meaning; ``sample_stats``, ``parallel`` and ``var_names`` are added. The draws of a guide are
-    independent, so there is one chain of ``num_samples`` draws (use ``az.summary(..., kind="stats")``:
-    r-hat and effective sample size have nothing to say here). Put networks in evaluation mode first.
+    The keywords are those of ArviZ's converter for NumPyro's SVI, ``from_numpyro_svi``, with the
+    same meaning; ``sample_stats``, ``parallel`` and ``var_names`` are added. The draws of a guide
+    are independent, so there is one chain of ``num_samples`` draws: use ``az.summary(...,
+    kind="stats")``, r-hat has nothing to say here. Put networks in evaluation mode first.
 
-    Groups of the result (S draws; a *cell* is one index of the plates that all sample sites share):
+    Groups of the result (S draws; a *cell* is one index of the plates all sample sites share):
 
-    * ``posterior``: every latent of the model and every ``pyro.deterministic``, ``(1, S, *shape)``.
-      The auxiliary variables of an automatic guide are left out.
+    * ``posterior``: every latent of the model and every ``pyro.deterministic``, of shape
+      ``(1, S, *shape)``. The auxiliary variables of an automatic guide are left out.
     * ``observed_data``: every observed site. ``pyro.factor`` is not one.
     * ``log_likelihood``: log p(x | z) in nats per observed site and element of its batch shape (an
-      event over time gives one value per sequence); masked elements are 0. ``az.loo`` accepts it, but
-      where a latent belongs to the datum itself, z_i ~ q(z_i | x_i), its result is *not* a held-out
-      score: the draw of z_i has seen x_i, whatever the weights, and k-hat will say so. There, use an
-      importance-weighted bound on test data.
-    * ``sample_stats``, in nats, one value per draw and cell (per draw, if no plate is shared):
-      ``lp`` = log p(x, z); ``log_weight`` = log p(x, z) - log q(z), whose mean is the ELBO, and which
-      counts all that the guide draws, auxiliary variables and Jacobians included;
-      ``kl_<site>`` = KL(q || p) at that latent given the draws above it, analytic where torch knows
-      the pair of distributions, else log q - log p of the draw. Latents drawn together through one
-      auxiliary variable (``AutoMultivariateNormal``) have one ``kl_joint``. A point estimate
-      (``AutoDelta``) has no KL, and its log q counts as 0. Masks are respected; a factor of
-      ``poutine.scale`` is left out, so an annealed model gives true densities.
-    * ``prior``, ``posterior_predictive``, ``predictions``: the dictionaries given, with a leading draw
-      axis, as ``pyro.infer.Predictive`` returns them. What is in ``prior`` and not in the posterior
-      goes to ``prior_predictive``.
-    * ``constant_data``, ``predictions_constant_data``: the dictionaries given, without a draw axis.
+      event over time gives one value per sequence); masked elements are 0. ``az.loo`` accepts it,
+      but where a latent belongs to the datum itself, z_i ~ q(z_i | x_i), the result is *not* a
+      held-out score: z_i was drawn knowing x_i, no weight undoes that, and k-hat will say so.
+      There, use an importance-weighted bound on test data.
+    * ``sample_stats``, in nats, per draw and cell (per draw, if no plate is shared):
+      ``lp`` = log p(x, z); ``log_weight`` = log p(x, z) - log q(z), whose mean is the ELBO, and
+      which counts all that the guide draws, auxiliary variables and Jacobians included;
+      ``kl_<site>`` = KL(q || p) at that latent given the draws above it, analytic where torch
+      knows the pair of distributions, else log q - log p of the draw. Latents drawn together
+      through one auxiliary variable (``AutoMultivariateNormal``) have one ``kl_joint``. A point
+      estimate (``AutoDelta``) has no KL, and its log q counts as 0. Masks are respected; factors
+      of ``poutine.scale`` are left out, so an annealed model gives its true densities.
+    * ``prior``, ``posterior_predictive``, ``predictions``: the dictionaries given, with a leading
+      draw axis, as ``pyro.infer.Predictive`` returns them. What is in ``prior`` and not in the
+      posterior goes to ``prior_predictive``.
+    * ``constant_data``, ``predictions_constant_data``: the dictionaries given, without draw axis.
 
     :param model: the model, or the ``pyro.infer.SVI`` or ELBO module that holds model and guide.
     :param guide: the fitted guide: a function, an ``AutoGuide``, a ``GuideMessenger``.
@@ -98,21 +98,21 @@ def from_pyro_svi(
     :param model_kwargs: keyword arguments of model and guide.
     :param log_likelihood: False to leave that group out.
     :param sample_stats: False to leave that group out.
-    :param index_origin: first index of an axis without coordinates; default is ArviZ's own setting.
+    :param index_origin: first index of an unlabelled axis; default is ArviZ's own setting.
     :param coords: axis name -> labels. A plate has 0 .. size-1 unless labelled here.
-    :param dims: variable -> names of all its axes, or of its event axes only. Without it, an axis is
-        named by its plate, then by ``infer={"event_dims": [...]}`` of the site, else
-        ``<variable>_dim_<i>``. For sampled groups the draw axis is not counted.
-    :param pred_dims: the same for ``predictions`` and ``predictions_constant_data``; ``dims`` if None.
+    :param dims: variable -> names of all its axes (chain and draw not counted), or of its event
+        axes only. Without it, an axis is named by its plate, then by ``infer={"event_dims":
+        [...]}`` of the site, else ``<variable>_dim_<i>``.
+    :param pred_dims: the same for ``predictions`` and their constant data; ``dims`` if None.
     :param extra_event_dims: variable -> further event axes, after those named by the site.
     :param num_samples: S, the number of draws.
-    :param parallel: one vectorised pass under an outer plate instead of a loop: faster, but model and
-        guide must broadcast over a leading dimension, and all draws are in memory at once.
-    :param var_names: the latents and deterministic sites to keep in ``posterior``; default all.
-    :returns: ``arviz.InferenceData`` (ArviZ < 1) or ``xarray.DataTree``. float16 and bfloat16 become
-        float32; sums of log-probabilities are float64.
-    :raises ValueError: if a latent is missing in the guide (as one that was enumerated out), a plate
-        is subsampled, shapes change between draws, or names or coordinates do not fit.
+    :param parallel: one vectorised pass under an outer plate instead of a loop: faster, but model
+        and guide must broadcast over a leading dimension, and all draws are in memory at once.
+    :param var_names: latents and deterministic sites to keep in ``posterior``; all if None.
+    :returns: ``arviz.InferenceData`` (ArviZ < 1) or ``xarray.DataTree``. float16 and bfloat16
+        become float32; ``sample_stats`` are float64.
+    :raises ValueError: if a latent is missing in the guide (as one that was enumerated out), a
+        plate is subsampled, shapes change between draws, or names or coordinates do not fit.
     :raises TypeError: if model and guide are not a pair of callables.
     """
     import arviz as az  # here: it is slow to import, and 0.23 announces its successor when imported
@@ -125,15 +125,17 @@ def from_pyro_svi(
         layout = _Layout.of(*_traces(model, guide, model_args, kwargs, math.inf))
         if var_names is not None:
             layout.keep(var_names)
+        # Names first: a wrong one should not cost the draws.
+        dims, extra_event_dims = dims or {}, extra_event_dims or {}
+        pred_dims = dims if pred_dims is None else pred_dims
+        axes = {**dims, **layout.axis_names(dims, extra_event_dims)}
+        pred_axes = {**pred_dims, **layout.axis_names(pred_dims, extra_event_dims)}
+        batch_axes = {name: [axes[name][i] for i in layout.filled(name)] for name in layout.observed}
         groups = ["posterior"]
         groups += ["log_likelihood"] * log_likelihood + ["sample_stats"] * sample_stats
         drawn = _draw(model, guide, model_args, kwargs, layout, num_samples, parallel, groups)
 
-    axes = layout.axis_names(dims or {}, extra_event_dims or {})
-    pred_axes = {**axes, **(pred_dims if pred_dims is not None else dims or {})}
-    given_axes = {**(dims or {}), **axes}
-    likelihood_axes = {name: layout.likelihood_names(name, axes[name]) for name in layout.observed}
-    cells = dict.fromkeys(drawn["sample_stats"], [f.name for f in layout.cells])
+    cells = {name: [f.name for f in layout.cells] for name in drawn["sample_stats"]}
     known = {*layout.latents, *layout.deterministic}
     prior_groups: dict[str, dict] = {"prior": {}, "prior_predictive": {}}
     for name, value in (prior or {}).items():
@@ -142,13 +144,13 @@ def from_pyro_svi(
     table: list[tuple[str, Mapping[str, Any], Names, bool]] = [
         ("posterior", drawn["posterior"], axes, True),
         ("sample_stats", drawn["sample_stats"], cells, True),
-        ("log_likelihood", drawn["log_likelihood"], likelihood_axes, True),
-        ("prior", prior_groups["prior"], given_axes, True),
-        ("prior_predictive", prior_groups["prior_predictive"], given_axes, True),
-        ("posterior_predictive", posterior_predictive or {}, given_axes, True),
+        ("log_likelihood", drawn["log_likelihood"], batch_axes, True),
+        ("prior", prior_groups["prior"], axes, True),
+        ("prior_predictive", prior_groups["prior_predictive"], axes, True),
+        ("posterior_predictive", posterior_predictive or {}, axes, True),
         ("predictions", predictions or {}, pred_axes, True),
         ("observed_data", layout.observations, axes, False),
-        ("constant_data", constant_data or {}, given_axes, False),
+        ("constant_data", constant_data or {}, axes, False),
         ("predictions_constant_data", predictions_constant_data or {}, pred_axes, False),
     ]
     origin = az.rcParams["data.index_origin"] if index_origin is None else index_origin
@@ -198,9 +200,7 @@ def _pair(model: Any, guide: Any) -> tuple[Callable, Callable]:
     return model, guide
 
 
-def _traces(
-    model: Callable, guide: Callable, args: Sequence, kwargs: dict, nesting: float
-) -> tuple[Trace, Trace]:
+def _traces(model: Callable, guide: Callable, args: Sequence, kwargs: dict, nesting: float) -> tuple[Trace, Trace]:
     """Run the guide and the model on its draw; log-probabilities are filled in."""
     with warnings.catch_warnings():
         # A latent without a guide is an error of ours, with a fuller message.
@@ -208,31 +208,37 @@ def _traces(
         return get_importance_trace("flat", nesting, model, guide, args, kwargs)
 
 
-def _is(site: dict, flag: str) -> bool:
+def _is(site: Site, flag: str) -> bool:
     return bool(site["infer"].get(flag))
 
 
-def _samples(trace: Trace) -> dict[str, dict]:
+def _samples(trace: Trace) -> dict[str, Site]:
     """Sample sites that carry a density: all but ``pyro.deterministic``."""
     return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample" and not _is(site, "_deterministic")
+        name: site for name, site in trace.nodes.items() if site["type"] == "sample" and not _is(site, "_deterministic")
     }
 
 
-def _plates(site: dict) -> list:
+def _plates(site: Site) -> list:
     """Vectorised plates around a site, outermost dimension first."""
     frames = [f for f in site["cond_indep_stack"] if f.vectorized and f.name != _DRAWS]
     return sorted(frames, key=lambda f: f.dim)
 
 
-def _log_prob(site: dict) -> Tensor:
+def _log_prob(site: Site) -> Tensor:
     """Masked but unscaled log-probability of a site, of its batch shape."""
     return scale_and_mask(site["unscaled_log_prob"], mask=site["mask"])
 
 
-def _is_point(site: dict) -> bool:
+def _shape(site: Site) -> torch.Size:
+    """Shape of a site's value, broadcast against its plates."""
+    value, fn = site["value"], site["fn"]
+    if _is(site, "_deterministic"):
+        return value.shape
+    return torch.broadcast_shapes(value.shape, fn.batch_shape + fn.event_shape)
+
+
+def _is_point(site: Site) -> bool:
     fn = site["fn"]
     while isinstance(fn, Independent | MaskedDistribution | ExpandedDistribution):
         fn = fn.base_dist
@@ -246,12 +252,10 @@ class _Layout:
     latents: list[str]
     deterministic: list[str]
     observed: list[str]
-    sites: dict[str, dict]  # by name, of the model
+    sites: dict[str, Site]  # by name, of the model
     cells: list  # plates shared by all sample sites
     nesting: int  # number of batch dimensions that model and guide use
-    kl: dict[
-        str, tuple[list[str], list[str]]
-    ]  # statistic -> sites of the guide, sites of the model
+    kl: dict[str, tuple[list[str], list[str]]]  # statistic -> sites of the guide, sites of the model
     kept: list[str] = field(init=False)
 
     def __post_init__(self) -> None:
@@ -261,37 +265,29 @@ class _Layout:
     def of(cls, model: Trace, guide: Trace) -> _Layout:
         """Read it off a pair of traces, and refuse what has no faithful conversion."""
         p, q = _samples(model), _samples(guide)
-        latents = [
-            name for name, s in p.items() if not (s["is_observed"] or _is(s, "is_auxiliary"))
-        ]
+        latents = [name for name, s in p.items() if not (s["is_observed"] or _is(s, "is_auxiliary"))]
         missing = [name for name in latents if name not in q]
         if missing:
             raise ValueError(
                 f"the guide does not draw the latent(s) {missing} of the model. A latent that was "
-                "enumerated out has no draws: draw it with pyro.infer.infer_discrete, or in the guide"
+                "enumerated out has no draws: use pyro.infer.infer_discrete, or put it in the guide"
             )
         if not latents:
-            raise ValueError(
-                "the model has no latent that the guide draws: no posterior to convert"
-            )
+            raise ValueError("the model has no latent that the guide draws: no posterior to convert")
         everything = [*p.values(), *q.values()]
         for frame in itertools.chain.from_iterable(s["cond_indep_stack"] for s in everything):
             if frame.full_size not in (None, frame.size):
                 raise ValueError(
-                    f"plate {frame.name!r} is subsampled ({frame.size} of {frame.full_size}): every "
-                    "draw would be about other data. Give model and guide all of it, unsampled"
+                    f"plate {frame.name!r} is subsampled ({frame.size} of {frame.full_size}): "
+                    "each draw would be about other data. Run model and guide on all of it"
                 )
             if frame.name in _SAMPLE_DIMS:
-                raise ValueError(
-                    f"plate {frame.name!r} has the name of an axis of ArviZ: rename it"
-                )
+                raise ValueError(f"plate {frame.name!r} has the name of an axis of ArviZ: rename it")
         shared = set.intersection(*({f.name for f in _plates(s)} for s in everything))
         depths = [len(s["fn"].batch_shape) for s in everything]
         return cls(
             latents=latents,
-            deterministic=[
-                n for n, s in model.nodes.items() if n not in p and s["type"] == "sample"
-            ],
+            deterministic=[n for n, s in model.nodes.items() if n not in p and s["type"] == "sample"],
             observed=[n for n, s in p.items() if s["is_observed"] and not _is(s, "is_auxiliary")],
             sites={n: s for n, s in model.nodes.items() if s["type"] == "sample"},
             cells=[f for f in _plates(p[latents[0]]) if f.name in shared],
@@ -301,8 +297,8 @@ class _Layout:
 
     @property
     def observations(self) -> dict[str, Tensor]:
-        """Values of the observed sites."""
-        return {name: self.sites[name]["value"] for name in self.observed}
+        """Observed values; one that Pyro broadcast against the plates is written out."""
+        return {n: self.sites[n]["value"].expand(_shape(self.sites[n])) for n in self.observed}
 
     def keep(self, var_names: Sequence[str]) -> None:
         """Keep only these sites in the posterior."""
@@ -318,29 +314,18 @@ class _Layout:
             for name in [*self.latents, *self.deterministic, *self.observed]
         }
 
-    def likelihood_names(self, name: str, axes: Sequence[str]) -> list[str]:
-        """Names of the batch axes of an observed site, without those that no plate fills."""
-        shape = _log_prob(self.sites[name]).shape
-        batch = len(axes) - self.sites[name]["fn"].event_dim
-        if batch == len(shape) and self.sites[name]["value"].shape[:batch] == shape:
-            names = list(axes[:batch])
-        else:  # the observation was broadcast against the plates
-            names = _by_plate(name, shape, len(shape), _plates(self.sites[name]))
-        return [names[i] for i in self.likelihood_axes(name)]
-
-    def likelihood_axes(self, name: str) -> list[int]:
+    def filled(self, name: str) -> list[int]:
         """Batch axes of an observed site that hold more than one value or belong to a plate."""
         shape, plates = _log_prob(self.sites[name]).shape, _plates(self.sites[name])
-        filled = {f.dim + len(shape) for f in plates}
-        return [i for i, size in enumerate(shape) if size > 1 or i in filled]
+        return [i for i, size in enumerate(shape) if size > 1 or any(f.dim + len(shape) == i for f in plates)]
 
 
-def _kl_terms(latents: list[str], q: dict[str, dict]) -> dict[str, tuple[list[str], list[str]]]:
+def _kl_terms(latents: list[str], q: dict[str, Site]) -> dict[str, tuple[list[str], list[str]]]:
     """Say which densities of the guide and of the model make up each KL term.
 
     An automatic guide draws an auxiliary variable and transforms it; the latent itself is then a
-    Delta whose log-density is the Jacobian. Pyro names the auxiliary after the latent where there is
-    one for each; what is left was drawn jointly and cannot be split over the latents.
+    Delta whose log-density is the Jacobian. Pyro names the auxiliary after the latent where there
+    is one for each; what is left was drawn jointly and cannot be split over the latents.
     """
     terms: dict[str, tuple[list[str], list[str]]] = {}
     joint = []
@@ -366,14 +351,12 @@ def _by_plate(name: str, shape: Sequence[int], batch: int, plates: list) -> list
     ]
 
 
-def _site_axes(
-    name: str, site: dict, given: Sequence[str] | None, extra: Sequence[str]
-) -> list[str]:
+def _site_axes(name: str, site: Site, given: Sequence[str] | None, extra: Sequence[str]) -> list[str]:
     """Names of the axes of a site's value."""
-    shape, plates = site["value"].shape, _plates(site)
+    shape, plates = _shape(site), _plates(site)
     event_dim = site["fn"].event_dim
     if _is(site, "_deterministic") and event_dim == len(shape):
-        # Pyro takes all axes for event axes unless told: those that match the plates are batch axes.
+        # Pyro takes all axes for event axes unless told: those that fit the plates are not.
         pairs = zip(plates, shape, strict=False)
         batch = len(list(itertools.takewhile(lambda pair: pair[0].size == pair[1], pairs)))
         plates = [f._replace(dim=i - batch) for i, f in enumerate(plates[:batch])]
@@ -409,20 +392,21 @@ def _draw(
     """Draw S times and return group -> variable -> array (S, *shape)."""
     arrays: dict[str, dict[str, np.ndarray]] = defaultdict(dict)
     size = num_samples if parallel else 1
-    nesting = layout.nesting + 1 if parallel else math.inf
     # disable=None: no bar where stderr is not a terminal.
     steps = tqdm(range(0, num_samples, size), "draws", disable=True if parallel else None)
     for step in steps:
-        outer = pyro.plate(_DRAWS, size, dim=-layout.nesting - 1) if parallel else nullcontext()
         try:
-            with outer:
-                traces = _traces(model, guide, args, kwargs, nesting)
+            if parallel:
+                # Inside the trace and the replay, as everywhere in Pyro: a replayed site is not
+                # broadcast any more by what stands outside.
+                outer = pyro.plate(_DRAWS, size, dim=-layout.nesting - 1)
+                traces = _traces(outer(model), outer(guide), args, kwargs, layout.nesting + 1)
+            else:
+                traces = _traces(model, guide, args, kwargs, math.inf)
         except (RuntimeError, ValueError, IndexError) as error:
             if not parallel:
                 raise
-            raise ValueError(
-                "model and guide do not run under an outer plate: use parallel=False"
-            ) from error
+            raise ValueError("model and guide do not run under an outer plate: use parallel=False") from error
         for group, name, value in _record(layout, *traces, size if parallel else None, groups):
             array = _numpy(value)
             if step == 0:
@@ -434,20 +418,19 @@ def _draw(
 def _record(
     layout: _Layout, model: Trace, guide: Trace, draws: int | None, groups: Sequence[str]
 ) -> Iterator[tuple[str, str, Tensor]]:
-    """Yield group, variable and value (draws, *shape) of one pass; draws is None outside a plate."""
+    """Yield group, variable and value (draws, *shape) of one pass; draws is None in the loop."""
     if not set(layout.sites) <= set(model.nodes):
-        raise ValueError(
-            "the sites of the model change from draw to draw: no common array for them"
-        )
+        raise ValueError("the sites of the model change from draw to draw: no common array for them")
     for name in layout.kept:
         shape = layout.sites[name]["value"].shape
-        yield "posterior", name, _stacked(name, model.nodes[name]["value"], shape, draws)
+        value: Any = model.nodes[name]["value"]
+        yield "posterior", name, _stacked(name, value, shape, draws)
     if "log_likelihood" in groups:
         for name in layout.observed:
             shape = _log_prob(layout.sites[name]).shape
-            value = _stacked(name, _log_prob(model.nodes[name]), shape, draws)
-            filled = [shape[i] for i in layout.likelihood_axes(name)]
-            yield "log_likelihood", name, value.reshape(-1, *filled)
+            likelihood = _stacked(name, _log_prob(model.nodes[name]), shape, draws)
+            filled = [shape[i] for i in layout.filled(name)]
+            yield "log_likelihood", name, likelihood.reshape(len(likelihood), *filled)
     if "sample_stats" not in groups:
         return
 
@@ -458,42 +441,42 @@ def _record(
         value = value.double().sum(summed) if summed else value.double()
         return value if draws else value[None]
 
+    def total(terms: Mapping[str, Tensor], names: Iterable[str]) -> Tensor:
+        return sum((terms[name] for name in names), start=torch.zeros(()))
+
     p, q = _samples(model), _samples(guide)
     log_p = {name: per_cell(_log_prob(site)) for name, site in p.items()}
     log_q = {name: per_cell(_log_prob(site)) for name, site in q.items()}
-    yield "sample_stats", "lp", sum(log_p.values())
-    yield "sample_stats", "log_weight", sum(log_p.values()) - sum(log_q.values())
+    yield "sample_stats", "lp", total(log_p, p)
+    yield "sample_stats", "log_weight", total(log_p, p) - total(log_q, q)
     for statistic, (of_guide, of_model) in layout.kl.items():
         analytic = _analytic_kl(q[of_guide[0]], p[of_model[0]]) if len(of_guide) == 1 else None
         if analytic is not None:
             yield "sample_stats", statistic, per_cell(analytic)
         else:
-            drawn = sum(log_q[name] for name in of_guide) - sum(log_p[name] for name in of_model)
-            yield "sample_stats", statistic, drawn
+            yield "sample_stats", statistic, total(log_q, of_guide) - total(log_p, of_model)
 
 
-def _analytic_kl(q: dict, p: dict) -> Tensor | None:
+def _analytic_kl(q: Site, p: Site) -> Tensor | None:
     """KL(q || p) of two sites, of their batch shape; None where no closed form is known."""
     try:
         kl = kl_divergence(q["fn"], p["fn"])
     except NotImplementedError:
         return None
     # Pyro returns the number 0 for a distribution that is masked out altogether.
-    kl = torch.as_tensor(kl).expand(q["fn"].batch_shape)
+    kl = torch.as_tensor(kl, device=q["value"].device).expand(q["fn"].batch_shape)
     return scale_and_mask(kl, mask=q["mask"])
 
 
 def _stacked(name: str, value: Tensor, shape: Sequence[int], draws: int | None) -> Tensor:
     """Bring the value of one pass to (draws, *shape).
 
-    In a vectorised pass a value is (draws, 1 .. 1, *shape). Anything else is refused: a value of shape
-    ``shape`` could be a constant, but also a sum over the draws, written for a single one.
+    In a vectorised pass a value is (draws, 1 .. 1, *shape). Anything else is refused: a value of
+    shape ``shape`` could be a constant, but also a sum over the draws, written for a single one.
     """
     if draws is None:
         if value.shape != shape:
-            raise ValueError(
-                f"{name!r} has shape {tuple(value.shape)} in one draw and {tuple(shape)} in another"
-            )
+            raise ValueError(f"{name!r} has shape {tuple(value.shape)} in one draw and {tuple(shape)} in another")
         return value[None]
 
     def core(sizes: Sequence[int]) -> list[int]:
@@ -530,25 +513,27 @@ def _dataset(
     """Label arrays; each has a leading draw axis if ``sampled``."""
     from xarray import Dataset
 
-    variables, sizes = {}, {}
+    lead = _SAMPLE_DIMS if sampled else ()
+    variables: dict[str, tuple[tuple[str, ...], np.ndarray]] = {}
+    sizes: dict[str, int] = {}
     for name, value in values.items():
         array = _numpy(value)
         if sampled:
             if array.ndim == 0:
                 raise ValueError(f"{group}[{name!r}] has no leading draw axis")
             array = array[None]
-        lead = _SAMPLE_DIMS if sampled else ()
         count = array.ndim - len(lead)
-        axes = list(names.get(name, ()))
-        if len(axes) != count:  # such as predictions of another shape: no names to go by
-            axes = [f"{name}_dim_{i}" for i in range(count)]
-        variables[name] = ((*lead, *axes), array)
-        sizes.update(zip(variables[name][0], array.shape, strict=True))
+        axes = tuple(names.get(name, [f"{name}_dim_{i}" for i in range(count)]))
+        # Predictive pads every site to the depth of the plates.
+        while array.ndim > len(lead) + len(axes) and array.shape[len(lead)] == 1:
+            array = array.squeeze(len(lead))
+        if array.ndim != len(lead) + len(axes):
+            raise ValueError(f"{group}[{name!r}] has shape {array.shape[len(lead) :]}, its axes are {axes}")
+        variables[name] = (lead + axes, array)
+        sizes.update(zip(lead + axes, array.shape, strict=True))
     labels = {}
     for axis, size in sizes.items():
         labels[axis] = np.asarray(coords.get(axis, np.arange(origin, origin + size)))
         if len(labels[axis]) != size:
-            raise ValueError(
-                f"coords[{axis!r}] has {len(labels[axis])} labels; in {group} that axis has {size}"
-            )
+            raise ValueError(f"coords[{axis!r}] has {len(labels[axis])} labels; in {group} that axis has {size}")
     return Dataset(variables, coords={a: (a, v) for a, v in labels.items()}, attrs=dict(attrs))

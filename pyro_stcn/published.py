@@ -1,8 +1,9 @@
 """Models and weights of the authors' released STCN code (TensorFlow), read into this library.
 
-``load_published(config, arrays)`` takes one of the released JSON configurations as a dict and the variables by name, and returns an
-:class:`~pyro_stcn.models.STCN` that computes the same numbers. Options of that code which no released configuration uses and which change
-the model are refused by name; none is ignored.
+``load_published(config, arrays)`` takes one of the released JSON configurations as a dict and the variables by name,
+and returns an
+:class:`~pyro_stcn.models.STCN` that computes the same numbers. Options of that code which no released configuration
+uses and which change the model are refused by name; none is ignored.
 """
 
 from __future__ import annotations
@@ -41,13 +42,12 @@ def load_published(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
 
     :param config: the JSON configuration, as a dict.
     :param arrays: TensorFlow variables by name, "encoder/temporal_block_1/conv1d/kernel" and so on.
-    :raises ValueError: for an option that is not supported, and for variables that are missing, left over or of the wrong shape.
+    :raises ValueError: for an option that is not supported, and for variables that are missing, left over or of the
+        wrong shape.
     """
     first = "encoder/temporal_block_1/conv1d/kernel"
     if first not in arrays:
-        raise ValueError(
-            f"no variable {first!r} among the {len(arrays)} given: is this an STCN of the authors' code?"
-        )
+        raise ValueError(f"no variable {first!r} among the {len(arrays)} given: is this an STCN of the authors' code?")
     net = published_config(config, arrays[first].shape[1]).build()
     net.load_state_dict(published_weights(net, arrays))
     return net
@@ -81,9 +81,7 @@ def published_config(config: Mapping[str, Any], data_dim: int) -> STCNConfig:
     out: OutputConfig = PointwiseOutputConfig(output["num_layers"], width)
     if output["type"] == "tcn":
         taps = output.get("filter_size", 0)
-        out = CausalOutputConfig(
-            output["num_layers"], width, taps if taps >= 1 else backbone.kernel_size
-        )
+        out = CausalOutputConfig(output["num_layers"], width, taps if taps >= 1 else backbone.kernel_size)
     return STCNConfig(
         data_dim=data_dim,
         backbone=backbone,
@@ -99,9 +97,7 @@ def _head_config(losses: Mapping[str, Mapping[str, Any]]) -> HeadConfig:
     by_type = {loss["type"]: loss for loss in losses.values()}
     unknown = set(by_type) - {"nll_normal", "nll_gmm", "nll_bernoulli"}
     if unknown or len({"nll_normal", "nll_gmm"} & set(by_type)) != 1:
-        raise ValueError(
-            f"the losses {sorted(by_type)} are not a Normal or a GMM, with or without a Bernoulli pen"
-        )
+        raise ValueError(f"the losses {sorted(by_type)} are not a Normal or a GMM, with or without a Bernoulli pen")
     stroke: NormalConfig | GaussianMixtureConfig = NormalConfig()
     if "nll_gmm" in by_type:
         stroke = GaussianMixtureConfig(by_type["nll_gmm"]["num_components"], WEIGHT_FLOOR)
@@ -127,9 +123,7 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
     }
     for name, (value, supported) in needed.items():
         if value != supported:
-            raise ValueError(
-                f"{name}={value!r} is not supported: no released STCN uses anything but {supported!r}"
-            )
+            raise ValueError(f"{name}={value!r} is not supported: no released STCN uses anything but {supported!r}")
 
 
 def published_weights(net: STCN, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
@@ -147,8 +141,8 @@ def published_weights(net: STCN, arrays: Mapping[str, np.ndarray]) -> dict[str, 
             signal, gate = reader.conv(f"{scope}/conv1d"), reader.conv(f"{scope}/conv1d_1")
             state[f"{ours}.blocks.{i}.filter_gate.weight"] = torch.cat([signal[0], gate[0]])
             state[f"{ours}.blocks.{i}.filter_gate.bias"] = torch.cat([signal[1], gate[1]])
-            state[f"{ours}.blocks.{i}.out.weight"], state[f"{ours}.blocks.{i}.out.bias"] = (
-                reader.conv(f"{scope}/conv1d_2")
+            state[f"{ours}.blocks.{i}.out.weight"], state[f"{ours}.blocks.{i}.out.bias"] = reader.conv(
+                f"{scope}/conv1d_2"
             )
             if isinstance(block.residual, torch.nn.Conv1d):
                 weight, bias = reader.conv(f"{scope}/conv1d_3")
@@ -202,9 +196,7 @@ def published_weights(net: STCN, arrays: Mapping[str, np.ndarray]) -> dict[str, 
             for kind in ("weight", "bias"):
                 value = state[f"{prefix}.{part}.{kind}"]
                 components, dim = stroke.shape
-                state[f"{prefix}.{part}.{kind}"] = (
-                    value.unflatten(0, (dim, components)).transpose(0, 1).flatten(0, 1)
-                )
+                state[f"{prefix}.{part}.{kind}"] = value.unflatten(0, (dim, components)).transpose(0, 1).flatten(0, 1)
 
     reader.check_all_used()
     parameters = dict(net.named_parameters())
@@ -235,6 +227,4 @@ class _Reader:
     def check_all_used(self) -> None:
         left = sorted(set(self.arrays) - self.used)
         if left:
-            raise ValueError(
-                f"{len(left)} variables belong to no part of this model, the first {left[0]!r}"
-            )
+            raise ValueError(f"{len(left)} variables belong to no part of this model, the first {left[0]!r}")

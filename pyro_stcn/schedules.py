@@ -15,9 +15,7 @@ def kl_weight(step: int, increment: float = 1e-4) -> float:
     :raises ValueError: for an increment that is not positive. Use 1.0 for no annealing.
     """
     if not increment > 0:
-        raise ValueError(
-            f"the KL weight's increment must be positive, not {increment}; 1.0 means no annealing"
-        )
+        raise ValueError(f"the KL weight's increment must be positive, not {increment}; 1.0 means no annealing")
     return min(1.0, step * increment)
 
 
@@ -30,6 +28,7 @@ def adam_epsilon_hat(update: int, epsilon: float = 1e-8, beta2: float = 0.999) -
     """Return the epsilon that makes torch's Adam take TensorFlow's step at its ``update``-th update.
 
     TensorFlow adds epsilon to sqrt(v) before the bias correction, torch afterwards, so theirs is
-    ``epsilon / sqrt(1 - beta2 ** update)`` in torch's terms: 32 times as large at the first update, the same in the long run.
+    ``epsilon / sqrt(1 - beta2 ** update)`` in torch's terms: 32 times as large at the first update, the same in the
+    long run.
     """
     return epsilon / math.sqrt(1 - beta2**update)

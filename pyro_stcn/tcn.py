@@ -4,8 +4,8 @@ A *backbone* is any module with these verbs and facts; nothing else in the libra
 
 * ``backbone(x)`` takes a whole sequence ``(..., time, data_dim)`` and returns the features ``(d1, ..., dL)``, each
   ``(..., time, feature_dims[l])``, where row t has seen the rows up to and including t;
-* ``backbone.initial_state(batch_size)`` and ``backbone.step(state, x_t)`` compute the same rows one at a time. State is an explicit
-  value that is never changed in place, so an old state can be kept, copied or resumed from;
+* ``backbone.initial_state(batch_size)`` and ``backbone.step(state, x_t)`` compute the same rows one at a time. State
+  is an explicit value that is never changed in place, so an old state can be kept, copied or resumed from;
 * ``feature_dims``, one entry per layer of the ladder.
 """
 
@@ -26,8 +26,8 @@ __all__ = ["CausalConv1d", "DilatedTCN", "DilatedTCNConfig", "TCNState", "WaveNe
 class CausalConv1d(nn.Conv1d):
     """A dilated convolution whose output at t depends on the inputs up to t.
 
-    The past before the sequence is zeros, at every layer: ``(kernel_size - 1) * dilation`` zero columns are put in front
-    of the *hidden* activations. Tensors are ``(batch, channels, time)``.
+    The past before the sequence is zeros, at every layer: ``(kernel_size - 1) * dilation`` zero columns are put in
+    front of the *hidden* activations. Tensors are ``(batch, channels, time)``.
     """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, dilation: int = 1):
@@ -52,9 +52,7 @@ class CausalConv1d(nn.Conv1d):
             return buffer, F.linear(x, self.weight[..., 0], self.bias)
         dilation = self.dilation[0]
         lags = range(self.history, 0, -dilation)
-        window = torch.stack(
-            [buffer[:, (position - lag) % self.history] for lag in lags] + [x], dim=-1
-        )
+        window = torch.stack([buffer[:, (position - lag) % self.history] for lag in lags] + [x], dim=-1)
         out = F.conv1d(window, self.weight, self.bias).squeeze(-1)
         slot = torch.tensor([position % self.history], device=x.device)
         return buffer.index_copy(1, slot, x.unsqueeze(1)), out
@@ -63,8 +61,8 @@ class CausalConv1d(nn.Conv1d):
 class WaveNetBlock(nn.Module):
     """A gated residual block: ``y = W (tanh(f * x) . sigmoid(g * x))``, output ``y + residual(x)``.
 
-    One 1x1 convolution serves the skip and the residual branch. The residual is the identity where the widths agree and a
-    1x1 convolution elsewhere. Tensors are ``(batch, channels, time)``.
+    One 1x1 convolution serves the skip and the residual branch. The residual is the identity where the widths agree
+    and a 1x1 convolution elsewhere. Tensors are ``(batch, channels, time)``.
     """
 
     def __init__(self, in_channels: int, filters: int, kernel_size: int, dilation: int):
@@ -72,9 +70,7 @@ class WaveNetBlock(nn.Module):
         # Filter and gate read the same input, so they are one convolution: filter first, then gate.
         self.filter_gate = CausalConv1d(in_channels, 2 * filters, kernel_size, dilation)
         self.out = nn.Conv1d(filters, filters, 1)
-        self.residual = (
-            nn.Conv1d(in_channels, filters, 1) if in_channels != filters else nn.Identity()
-        )
+        self.residual = nn.Conv1d(in_channels, filters, 1) if in_channels != filters else nn.Identity()
         glorot_uniform_(self.filter_gate, fan_out=kernel_size * filters)
         for conv in (self.out, self.residual):
             if isinstance(conv, nn.Conv1d):
@@ -123,9 +119,7 @@ class DilatedTCNConfig:
 
     def __post_init__(self) -> None:
         if not self.dilations or not all(self.dilations) or min(map(min, self.dilations)) < 1:
-            raise ValueError(
-                f"dilations must be non-empty groups of positive integers, not {self.dilations}"
-            )
+            raise ValueError(f"dilations must be non-empty groups of positive integers, not {self.dilations}")
 
     def build(self, data_dim: int) -> DilatedTCN:
         """Return the network for sequences of ``data_dim`` channels."""
@@ -136,7 +130,8 @@ class DilatedTCN(nn.Module):
     """Causal gated convolutions over a whole sequence, tapped once per group. There is no initial causal convolution.
 
     ``autocast_dtype`` (default None) runs the blocks in that type while the module is in training mode; features come
-    out in the type of the input, so that latents and log-probabilities keep full precision, and evaluation is untouched.
+    out in the type of the input, so that latents and log-probabilities keep full precision, and evaluation is
+    untouched.
     """
 
     def __init__(self, data_dim: int, config: DilatedTCNConfig):
@@ -148,9 +143,7 @@ class DilatedTCN(nn.Module):
         self._taps = []
         for group in config.dilations:
             for dilation in group:
-                self.blocks.append(
-                    WaveNetBlock(widths[-1], config.filters, config.kernel_size, dilation)
-                )
+                self.blocks.append(WaveNetBlock(widths[-1], config.filters, config.kernel_size, dilation))
                 widths.append(config.filters)
             self._taps.append(len(self.blocks) - 1)
         self.autocast_dtype: torch.dtype | None = None

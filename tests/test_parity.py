@@ -16,9 +16,7 @@ from pyro_stcn.published import load_published, published_config, published_weig
 from pyro_stcn.schedules import adam_epsilon_hat, exponential_decay, kl_weight
 
 FIXTURES = Path(__file__).parent / "fixtures"
-CASES = sorted(
-    path.stem for path in FIXTURES.glob("*.npz") if (FIXTURES / f"{path.stem}.json").exists()
-)
+CASES = sorted(path.stem for path in FIXTURES.glob("*.npz") if (FIXTURES / f"{path.stem}.json").exists())
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 
 
@@ -39,7 +37,7 @@ class Case:
         return {k[len(prefix) :]: v for k, v in self.arrays.items() if k.startswith(prefix)}
 
     def noise(self, mode):
-        """Recorded noise by our site names: A is what the decoder sees, B what the layer below sees, C what its guide sees."""
+        """Recorded noise by our site names: A for the decoder, B for the layer below, C for that layer's guide."""
         eps = self.group(f"{mode}/eps/")
         shared, dense = self.net.config.independent_draws is False, self.net.config.dense
         sites = {}
@@ -51,9 +49,7 @@ class Case:
             else:
                 sites[name] = eps[f"A{level}" if dense else f"B{level}"]
                 sites[f"{name}_below"] = eps[f"B{level}"]
-                sites[f"{name}_guide"] = eps.get(
-                    f"C{level}", eps[f"B{level}"]
-                )  # no guide, no C: never read then
+                sites[f"{name}_guide"] = eps.get(f"C{level}", eps[f"B{level}"])  # no guide, no C: never read then
         return {name: torch.from_numpy(value) for name, value in sites.items()}
 
 
@@ -135,15 +131,11 @@ def test_forward_and_losses(case, mode):
         prior, posterior = (base_normal(t.nodes[name]["fn"]) for t in (model_trace, guide_trace))
         for ours, theirs in ((prior, "p"), (posterior, "q")):
             close(ours.loc, case.arrays[f"{mode}/{theirs}{level}/mu"], f"{theirs}{level} mean")
-            close(
-                ours.scale, case.arrays[f"{mode}/{theirs}{level}/sigma"], f"{theirs}{level} scale"
-            )
+            close(ours.scale, case.arrays[f"{mode}/{theirs}{level}/sigma"], f"{theirs}{level} scale")
         _, above = latents_of(case, level, guide_trace)
         likelihood = net.ladder[level - 1].likelihood_net(features[level - 1][:, 1:], above)
         close(likelihood.loc, case.arrays[f"{mode}/qhat{level}/mu"], f"likelihood {level} mean")
-        close(
-            likelihood.scale, case.arrays[f"{mode}/qhat{level}/sigma"], f"likelihood {level} scale"
-        )
+        close(likelihood.scale, case.arrays[f"{mode}/qhat{level}/sigma"], f"likelihood {level} scale")
         kls[level] = torch.where(case.mask, kl_divergence(posterior, prior).sum(-1), 0.0)
         close(kls[level].unsqueeze(-1), case.arrays[f"{mode}/kl{level}"], f"KL {level}")
     for key, value in case.group(f"{mode}/z/").items():
@@ -179,9 +171,7 @@ def reduction(case):
 def training_loss(case, mode):
     """The authors' loss as Pyro computes it: analytic KL, annealing and reduction by scaling sites."""
     per_step = case.config["reduce_loss"] == "mean_step_loss"
-    scale = 1 / (
-        len(case.x) * (case.lengths.double() if per_step else torch.ones(len(case.x)).double())
-    )
+    scale = 1 / (len(case.x) * (case.lengths.double() if per_step else torch.ones(len(case.x)).double()))
     scale = scale.reshape(-1, 1) if case.net.pointwise else scale
     weight = case.arrays[f"{mode}/kld_weight"].item()
     with Noise(case.noise(mode)), poutine.scale(scale=scale):
@@ -203,7 +193,8 @@ def test_gradients(case):
     training_loss(case, "training").backward()
     recorded = published_weights(case.net, case.group("g/"))
     for name, parameter in case.net.named_parameters():
-        # Recorded in float32: an entry that is a small difference of large terms carries rounding of the size of the others.
+        # Recorded in float32: an entry that is a small difference of large terms carries rounding of the size of the
+        # others.
         size = max(1.0, recorded[name].abs().max().item())
         close(parameter.grad / size, recorded[name] / size, f"gradient of {name}")
     total = torch.stack([p.grad.square().sum() for p in case.net.parameters()]).sum().sqrt()
@@ -214,9 +205,7 @@ def test_three_updates_of_the_authors_optimiser(case):
     """Global-norm clip 1, their learning rates, and Adam with their epsilon."""
     optimiser = torch.optim.Adam(case.net.parameters(), lr=1.0)
     compared = 0
-    for update, (loss_before, lr) in enumerate(
-        case.arrays["adam/loss_and_lr_before_each_step"], start=1
-    ):
+    for update, (loss_before, lr) in enumerate(case.arrays["adam/loss_and_lr_before_each_step"], start=1):
         case.arrays["training/kld_weight"] = np.array(kl_weight(2500 + update - 1))
         np.testing.assert_allclose(lr, exponential_decay(2500 + update - 1, 1e-3, 0.98), rtol=1e-6)
         optimiser.param_groups[0].update(lr=lr, eps=adam_epsilon_hat(update))

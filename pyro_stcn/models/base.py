@@ -40,7 +40,8 @@ class SequenceModel(nn.Module, ABC):
 
     * ``latent_names``: the sites, "z1" first;
     * ``evidence``: whether its objective is exact, a lower bound, or neither;
-    * ``pointwise``: x_t depends on z_t alone given the past of x, so that time is a plate and importance weights may be taken per step;
+    * ``pointwise``: x_t depends on z_t alone given the past of x, so that time is a plate and importance weights may
+      be taken per step;
     * ``guide_sees_future``: whether q(z_t | .) looks at x_(t+1) and later.
     """
 
@@ -57,7 +58,8 @@ class SequenceModel(nn.Module, ABC):
 
     def _name_parameters(self) -> None:
         # Pyro's parameter store is global and goes by name: with equal names a second instance would silently train the
-        # first one's weights. The store also holds on to what it is given, so what is registered leaves with the instance.
+        # first one's weights. The store also holds on to what it is given, so what is registered leaves with the
+        # instance.
         self.pyro_name = f"{type(self).__name__}-{uuid.uuid4().hex[:12]}"
         weakref.finalize(self, _forget_parameters, self.pyro_name).atexit = False
 
@@ -68,9 +70,7 @@ class SequenceModel(nn.Module, ABC):
     # -------------------------------------------------------------------------------------------- the Pyro program
 
     @abstractmethod
-    def model(
-        self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0
-    ) -> Any:
+    def model(self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0) -> Any:
         """Generate the sequences: the sites are ``latent_names`` and "x".
 
         :param x: observations, ``(batch, time, data_dim)``; what lies where ``mask`` is False is never read.
@@ -78,9 +78,7 @@ class SequenceModel(nn.Module, ABC):
         :param annealing_factor: weight of the latent sites in model and guide, greater than 0; 1 for a bound.
         """
 
-    def forward(
-        self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0
-    ) -> Any:
+    def forward(self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0) -> Any:
         """Run :meth:`model`, so that the network itself can be given to Pyro as the model."""
         return self.model(x, mask, annealing_factor)
 
@@ -98,7 +96,8 @@ class SequenceModel(nn.Module, ABC):
         :returns: the state, and a distribution with batch shape ``(batch,)`` and event shape ``(data_dim,)``.
         """
 
-    # ---------------------------------------------------------------------------------------------- shared by all models
+    # ---------------------------------------------------------------------------------------------- shared by all
+    # models
 
     @property
     def sequence_dim(self) -> int:
@@ -113,10 +112,8 @@ class SequenceModel(nn.Module, ABC):
             stack.enter_context(pyro.plate("time", x.shape[1], dim=-1))
         return stack
 
-    def over_time(
-        self, distribution: dist.TorchDistribution, mask: Tensor | None
-    ) -> dist.TorchDistribution:
-        """Mask a distribution of batch shape ``(..., batch, time)``; make time part of the event where it is no plate."""
+    def over_time(self, distribution: dist.TorchDistribution, mask: Tensor | None) -> dist.TorchDistribution:
+        """Mask a distribution of batch shape ``(..., batch, time)``; where time is no plate, make it part of the event."""
         if mask is not None:
             distribution = distribution.mask(mask)
         return distribution if self.pointwise else distribution.to_event(1)
@@ -124,12 +121,11 @@ class SequenceModel(nn.Module, ABC):
     def clean(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return x with zeros for all that is masked out, whatever it was: NaN times zero would be NaN.
 
-        :raises ValueError: for wrong shapes, and (with Pyro's validation on) for a non-finite value that is not masked out.
+        :raises ValueError: for wrong shapes, and (with Pyro's validation on) for a non-finite value that is not
+            masked out.
         """
         if x.ndim != 3 or x.shape[-1] != self.data_dim or x.shape[1] == 0:
-            raise ValueError(
-                f"x must be (batch, time, {self.data_dim}) with at least one step, not {tuple(x.shape)}"
-            )
+            raise ValueError(f"x must be (batch, time, {self.data_dim}) with at least one step, not {tuple(x.shape)}")
         if mask is not None:
             if mask.dtype != torch.bool or mask.shape != x.shape[:2]:
                 raise ValueError(
@@ -148,5 +144,6 @@ class SequenceModel(nn.Module, ABC):
 
 def _forget_parameters(prefix: str) -> None:
     store = pyro.get_param_store()
-    for name in [name for name in store.keys() if name.startswith(prefix)]:
-        del store[name]
+    for name in list(store.keys()):
+        if name.startswith(prefix):
+            del store[name]

@@ -1,7 +1,8 @@
 """Stochastic temporal convolutional networks: STCN and STCN-dense (Aksan & Hilliges, ICLR 2019).
 
-The generative model (equations 7-9) and its guide (equations 10-13) share the features d^1 ... d^L of one causal backbone: the prior of
-step t reads d_(t-1), the posterior reads d_t. Given x the latents are independent over time, so both run on whole sequences at once.
+The generative model (equations 7-9) and its guide (equations 10-13) share the features d^1 ... d^L of one causal
+backbone: the prior of step t reads d_(t-1), the posterior reads d_t. Given x the latents are independent over time,
+so both run on whole sequences at once.
 """
 
 from __future__ import annotations
@@ -33,11 +34,13 @@ class STCNConfig:
     :param backbone: config of a backbone that gives one feature per layer of the ladder, see :mod:`pyro_stcn.tcn`.
     :param ladder: sizes of the latents and how the guide merges.
     :param dense: the output network sees all latents (STCN-dense) instead of z1 alone (STCN).
-    :param output: the network between latents and observation; 1x1 layers make the model pointwise, causal blocks do not.
+    :param output: the network between latents and observation; 1x1 layers make the model pointwise, causal blocks do
+        not.
     :param observation: the distribution of a step.
-    :param independent_draws: draw a fresh sample for each use of a latent, as the published code does, instead of one. **For a dense
-        model what is then reported is not a lower bound**: the output network and the layers below see different draws of the same
-        latent, and only one of them is charged for. For comparison with published numbers only.
+    :param independent_draws: draw a fresh sample for each use of a latent, as the published code does, instead of
+        one. **For a dense model what is then reported is not a lower bound**: the output network and the layers below
+        see different draws of the same latent, and only one of them is charged for. For comparison with published
+        numbers only.
     """
 
     data_dim: int = 200
@@ -63,7 +66,8 @@ class STCNState(NamedTuple):
 class STCN(SequenceModel):
     """The model; its guide is :attr:`guide`.
 
-    :param config: see :class:`STCNConfig`; ``config.backbone`` may be any object whose ``build(data_dim)`` returns a backbone.
+    :param config: see :class:`STCNConfig`; ``config.backbone`` may be any object whose ``build(data_dim)`` returns a
+        backbone.
     """
 
     guide_sees_future = False
@@ -93,14 +97,10 @@ class STCN(SequenceModel):
     def evidence(self) -> Evidence:
         """Return a lower bound, except where draws are not shared in a dense model or the head is no density."""
         loose_draws = self.config.independent_draws and self.config.dense and len(self.ladder) > 1
-        return (
-            Evidence.ESTIMATE
-            if loose_draws or not self.config.observation.normalised
-            else Evidence.LOWER_BOUND
-        )
+        return Evidence.ESTIMATE if loose_draws or not self.config.observation.normalised else Evidence.LOWER_BOUND
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Run the backbone over ``[0, x_1 ... x_T]``: L features ``(batch, time + 1, dim)``, row t having seen x_1 ... x_t."""
+        """Run the backbone over ``[0, x_1 ... x_T]``: L features ``(batch, time + 1, dim)``, row t has seen x_1 ... x_t."""
         return self.backbone(F.pad(x, (0, 0, 1, 0)))
 
     def model(
@@ -121,9 +121,7 @@ class STCN(SequenceModel):
             features = self.features(x)
         with self.plates(x):
             with poutine.scale(scale=annealing_factor):
-                z = self._draw_latents(
-                    [d[:, :-1] for d in features], lambda prior: self.over_time(prior, mask)
-                )
+                z = self._draw_latents([d[:, :-1] for d in features], lambda prior: self.over_time(prior, mask))
             pyro.sample("x", self.over_time(self.observation(self.output(z)), mask), obs=x)
 
     def _draw_latents(self, past: list[Tensor], as_site) -> Tensor:
@@ -142,10 +140,8 @@ class STCN(SequenceModel):
         # Top first, the order in which the latents are drawn (and that of the authors' weights).
         return torch.cat(draws, dim=-1) if self.config.dense else draws[-1]
 
-    def _draw_again(
-        self, layer: LadderLayer, prior: dist.TorchDistribution, first: Tensor
-    ) -> Tensor:
-        """Further draws of a latent that its guide treats alike and nobody is charged for; returns the one for the next prior."""
+    def _draw_again(self, layer: LadderLayer, prior: dist.TorchDistribution, first: Tensor) -> Tensor:
+        """Draw a latent again, alike and uncharged, for the guide and the prior of the layer below; return the latter."""
         # The first draw has the shape of all plates, also those of the caller (particles).
         prior = prior.expand(first.shape[: first.dim() - prior.event_dim])
         with poutine.mask(mask=False):
@@ -155,21 +151,16 @@ class STCN(SequenceModel):
 
     def initial_state(self, batch_size: int) -> STCNState:
         """Return the state before the first step."""
-        return STCNState(
-            self.backbone.initial_state(batch_size), self.output.initial_state(batch_size)
-        )
+        return STCNState(self.backbone.initial_state(batch_size), self.output.initial_state(batch_size))
 
-    def step(
-        self, state: STCNState, x_previous: Tensor
-    ) -> tuple[STCNState, dist.TorchDistribution]:
+    def step(self, state: STCNState, x_previous: Tensor) -> tuple[STCNState, dist.TorchDistribution]:
         """Draw z_t from the prior and return p(x_t | z, x_<t); see :meth:`SequenceModel.step`.
 
-        The cost of a step does not depend on how many went before. The draws are sample sites "z1" ... "zL" of shape ``(batch, dim)``.
+        The cost of a step does not depend on how many went before. The draws are sample sites "z1" ... "zL" of shape
+        ``(batch, dim)``.
         """
         backbone, past = self.backbone.step(state.backbone, x_previous)
-        output, hidden = self.output.step(
-            state.output, self._draw_latents(list(past), lambda prior: prior)
-        )
+        output, hidden = self.output.step(state.output, self._draw_latents(list(past), lambda prior: prior))
         return STCNState(backbone, output), self.observation(hidden)
 
 
@@ -180,8 +171,8 @@ def _for_guide(name: str) -> str:
 class STCNGuide(GuideMessenger):
     """The inference network q(z | x), equations 10-13: the merge of the model's priors with bottom-up likelihoods.
 
-    A ``GuideMessenger`` runs the model once, and is handed each prior as it comes: the backbone and the prior networks are computed
-    once per step and not once for the model and once for the guide.
+    A ``GuideMessenger`` runs the model once, and is handed each prior as it comes: the backbone and the prior
+    networks are computed once per step and not once for the model and once for the guide.
     """
 
     def __init__(self, net: STCN):
@@ -209,9 +200,7 @@ class STCNGuide(GuideMessenger):
         above = None
         if level + 1 < len(net.ladder):
             source = net.latent_names[level + 1]
-            above = self.upstream_value(
-                _for_guide(source) if net.config.independent_draws else source
-            )
+            above = self.upstream_value(_for_guide(source) if net.config.independent_draws else source)
         present = kwargs["features"][level][:, 1:]
         posterior = net.ladder[level].posterior(base_normal(prior), present, above)
         return net.over_time(posterior.to_event(1), mask)

@@ -1,0 +1,135 @@
+"""Bounds on log p(x) as Pyro ELBOs, to be swapped in wherever ``Trace_ELBO`` is used."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from pyro.infer.enum import get_importance_trace
+from pyro.infer.util import torch_item
+from pyro.poutine.trace_struct import Trace
+from pyro.util import warn_if_nan
+from torch import Tensor
+
+__all__ = ["IWAE"]
+
+PARTICLES = "num_particles_vectorized"  # Pyro's name for the plate of vectorised particles
+
+
+class IWAE(ELBO):
+    """The importance-weighted bound ``E log (1/K) sum_k w_k``, one weight per named plate cell (Burda et al. 2016).
+
+    It is a lower bound on log p(x) for every K, grows with K, and is the ELBO at K = 1. ``RenyiELBO(alpha=0)`` computes the same when
+    every site lies in the same plates, and one weight for the whole batch, silently, when one does not; here the plates are named and
+    anything else is refused.
+
+    Weights per sequence are always right. Weights per step are much tighter, and a bound only where steps are independent given the
+    past of x; a model says so by a plate called "time", so ``keep=("sequences", "time")`` is refused where there is none.
+
+    Under ``poutine.mask`` a masked cell contributes 0. The scale of the observed sites (subsampling, a weight per sequence) multiplies the
+    bound; a further scale on the latents (annealing) tempers the weights, and what comes out is then an objective and not a bound.
+
+    All latents must be reparameterised.
+
+    :param num_particles: K.
+    :param keep: names of the plates that keep weights of their own; ``()`` is one weight for all the data.
+    :param vectorize_particles: compute the particles as one batch (faster, more memory) or one after the other.
+    :param max_plate_nesting: how many plates the model nests; where it is not given, Pyro runs the pair once more to see.
+    """
+
+    def __init__(
+        self,
+        num_particles: int = 10,
+        keep: tuple[str, ...] = ("sequences",),
+        vectorize_particles: bool = True,
+        max_plate_nesting: float = math.inf,
+    ):
+        if num_particles < 1:
+            raise ValueError(f"num_particles must be at least 1, not {num_particles}")
+        super().__init__(
+            num_particles=num_particles,
+            max_plate_nesting=max_plate_nesting,
+            vectorize_particles=vectorize_particles and num_particles > 1,
+        )
+        self.keep = tuple(keep)
+
+    def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        """Return minus the bound in nats, summed over the kept cells, with gradients."""
+        log_weights, scale = self._log_weights(model, guide, args, kwargs)
+        bound = log_weights.logsumexp(0) - math.log(self.num_particles)
+        return -(scale * bound).sum()
+
+    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+        """Return minus the bound in nats, summed over the kept cells."""
+        with torch.no_grad():
+            loss = torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
+        warn_if_nan(loss, "loss")
+        return loss
+
+    def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+        """Return minus the bound, and add its gradients to the parameters."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward()
+        warn_if_nan(loss, "loss")
+        return torch_item(loss)
+
+    @torch.no_grad()
+    def log_weights(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        """Return log p(x, z) - log q(z | x) of every particle and kept cell: ``(num_particles, *cells)``."""
+        return self._log_weights(model, guide, args, kwargs)[0]
+
+    def _get_trace(self, model, guide, args, kwargs):
+        return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
+
+    def _log_weights(self, model, guide, args, kwargs) -> tuple[Tensor, Tensor | float]:
+        """Return the log-weights ``(num_particles, *cells)`` and the scale outside the logarithm, ``(*cells)`` or a number."""
+        particles = []
+        for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
+            scale = _scale_of_observations(model_trace)
+            log_weight: Tensor | float = 0.0
+            for sign, trace in ((1, model_trace), (-1, guide_trace)):
+                for name, site in trace.nodes.items():
+                    if site["type"] != "sample":
+                        continue
+                    if sign < 0 and not site["fn"].has_rsample:
+                        raise NotImplementedError(f"IWAE needs reparameterised latents, and {name!r} is not")
+                    log_weight = log_weight + sign * self._by_cell(name, site, site["log_prob"] / scale).sum(-1)
+            particles.append(log_weight)
+        if isinstance(scale, Tensor) and scale.dim():
+            scale = self._scale_by_cell(model_trace, scale)
+            scale = scale[0] if self.vectorize_particles else scale
+        return particles[0] if self.vectorize_particles else torch.stack(particles), scale
+
+    def _by_cell(self, name: str, site: dict, value: Tensor) -> Tensor:
+        """Arrange a value of a site's batch shape as ``(particles if vectorised, *keep, all the rest)``."""
+        frames = {frame.name: frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
+        for plate in self.keep:
+            if plate not in frames:
+                raise ValueError(
+                    f"a weight per {' and '.join(self.keep)} needs every sample site inside these plates, but {name!r} is not in "
+                    f"{plate!r} (plates around it: {', '.join(frames) or 'none'}); its cells are not independent, and a "
+                    "weight for each would not give a bound"
+                )
+        wanted = [frames[plate] for plate in (PARTICLES, *self.keep) if plate in frames]
+        value = value.expand(site["fn"].batch_shape).unsqueeze(-1)  # now the plates lie one further to the left
+        return value.movedim([dim - 1 for dim in wanted], list(range(len(wanted)))).flatten(len(wanted))
+
+    def _scale_by_cell(self, model_trace: Trace, scale: Tensor) -> Tensor:
+        name, site = next((n, s) for n, s in model_trace.nodes.items() if s["type"] == "sample" and s["is_observed"])
+        cells = self._by_cell(name, site, scale)
+        if (cells != cells[..., :1]).any():
+            raise ValueError(f"the scale of {name!r} differs within a cell of {self.keep}: it cannot be outside the logarithm")
+        return cells[..., 0]
+
+
+def _scale_of_observations(trace: Trace) -> Tensor | float:
+    """Return the scale that all observed sites share: subsampling, or a weight per sequence."""
+    scales = [site["scale"] for site in trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
+    for other in scales[1:]:
+        if not torch.equal(torch.as_tensor(other), torch.as_tensor(scales[0])):
+            raise ValueError("observed sites with different scales have no common importance weight")
+    return scales[0] if scales else 1.0

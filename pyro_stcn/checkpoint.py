@@ -1,0 +1,125 @@
+"""Checkpoints: one safetensors file each, with a JSON header and a digest. Nothing in such a file can execute code.
+
+A file is written beside its destination, flushed to disk and renamed over it: after a crash at any instant the old one or the
+new one is there, whole. On load every byte that matters is checked against the digest.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from .configs import config_from_dict, config_to_dict
+from .models import SequenceModel
+
+__all__ = ["CheckpointError", "load_model", "load_tensors", "load_weights", "model_tensors", "save_model", "save_tensors"]
+
+FORMAT = "pyro-stcn/1"
+PREFIX = "model."  # beside the weights a training checkpoint holds the optimiser's moments and more
+
+
+class CheckpointError(Exception):
+    """A file that cannot be trusted or read: the message names it and says why."""
+
+
+def save_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
+    """Write tensors and JSON-able facts to one file, atomically.
+
+    :raises OSError: when the file cannot be written; what was at ``path`` before is then still there.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # A copy of each tensor: safetensors refuses views that share memory.
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
+    text = json.dumps(meta, sort_keys=True)
+    header = {"format": FORMAT, "meta": text, "sha256": _digest(tensors, text)}
+    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    os.close(handle)
+    try:
+        save_file(tensors, temporary, metadata=header)
+        with open(temporary, "rb") as file:
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+        _sync_folder(path.parent)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what :func:`save_tensors` wrote: (tensors on the CPU, facts).
+
+    :raises FileNotFoundError: when there is no such file.
+    :raises CheckpointError: when it is truncated, altered, or not one of ours.
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"there is no checkpoint {path}")
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            header = file.metadata() or {}
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (not a dict)
+    except (SafetensorError, OSError, ValueError, RuntimeError, OverflowError) as error:
+        raise CheckpointError(f"{path} is not a whole safetensors file: {error}") from error
+    if header.get("format") != FORMAT or "meta" not in header:
+        raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of pyro-stcn ({FORMAT})")
+    if header.get("sha256") != _digest(tensors, header["meta"]):
+        raise CheckpointError(f"{path} was altered or damaged after it was written: its digest does not match")
+    return tensors, json.loads(header["meta"])
+
+
+def save_model(path: str | os.PathLike, net: SequenceModel, **facts: Any) -> None:
+    """Write a model: its configuration and weights, with any further JSON-able facts."""
+    save_tensors(path, model_tensors(net), {"model": config_to_dict(net.config), **facts})
+
+
+def model_tensors(net: SequenceModel) -> dict[str, Tensor]:
+    """Return the weights under the names they have in a checkpoint."""
+    return {f"{PREFIX}{name}": value for name, value in net.state_dict().items()}
+
+
+def load_weights(net: SequenceModel, tensors: Mapping[str, Tensor]) -> None:
+    """Put the weights among a checkpoint's tensors into ``net``."""
+    net.load_state_dict({name.removeprefix(PREFIX): value for name, value in tensors.items() if name.startswith(PREFIX)})
+
+
+def load_model(path: str | os.PathLike) -> tuple[SequenceModel, dict[str, Any]]:
+    """Return the model written by :func:`save_model` or kept by training, on the CPU, and the facts beside it.
+
+    :raises CheckpointError: when the file is damaged, or its configuration and weights do not fit each other.
+    """
+    tensors, meta = load_tensors(path)
+    try:
+        net = config_from_dict(meta["model"]).build()
+        load_weights(net, tensors)
+    except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
+        raise CheckpointError(f"{path}: configuration and weights do not make a model: {error}") from error
+    return net, meta
+
+
+def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
+    digest = hashlib.sha256(text.encode())
+    for name in sorted(tensors):
+        value = tensors[name]
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
+        digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+def _sync_folder(folder: Path) -> None:
+    if os.name == "posix":  # makes the rename itself survive a power cut
+        descriptor = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)

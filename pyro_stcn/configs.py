@@ -1,0 +1,71 @@
+"""Configurations as JSON and back. Only the classes listed here can be named by a file, so that reading one builds nothing else."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+from .ladder import LadderConfig
+from .models import MODELS
+from .observation import (
+    BernoulliConfig,
+    CausalOutputConfig,
+    GaussianMixtureConfig,
+    NormalConfig,
+    PenStrokeConfig,
+    PointwiseOutputConfig,
+)
+from .tcn import DilatedTCNConfig
+
+__all__ = ["CONFIGS", "config_from_dict", "config_to_dict"]
+
+#: class name -> configuration class
+CONFIGS: dict[str, type] = {
+    cls.__name__: cls
+    for cls in (
+        *MODELS.values(),
+        BernoulliConfig,
+        CausalOutputConfig,
+        DilatedTCNConfig,
+        GaussianMixtureConfig,
+        LadderConfig,
+        NormalConfig,
+        PenStrokeConfig,
+        PointwiseOutputConfig,
+    )
+}
+
+
+def config_to_dict(config: Any) -> Any:
+    """Return a configuration as JSON-able values, each dataclass with its name under "type".
+
+    :raises TypeError: for a configuration class that is not in :data:`CONFIGS`, such as that of your own backbone: its models
+        can be trained and used, but their checkpoint has to be loaded into a model that you build yourself.
+    """
+    if dataclasses.is_dataclass(config) and not isinstance(config, type):
+        name = type(config).__name__
+        if CONFIGS.get(name) is not type(config):
+            raise TypeError(f"{type(config).__module__}.{name} is not one of this library's configurations")
+        fields = {f.name: config_to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
+        return {"type": name, **fields}
+    if isinstance(config, (tuple, list)):
+        return [config_to_dict(item) for item in config]
+    return config
+
+
+def config_from_dict(value: Any) -> Any:
+    """Return the configuration that :func:`config_to_dict` wrote.
+
+    :raises ValueError: for an unknown type or field.
+    """
+    if isinstance(value, dict):
+        fields = {key: config_from_dict(item) for key, item in value.items() if key != "type"}
+        if value.get("type") not in CONFIGS:
+            raise ValueError(f"unknown configuration type {value.get('type')!r}")
+        try:
+            return CONFIGS[value["type"]](**fields)
+        except TypeError as error:
+            raise ValueError(f"{value['type']}: {error}") from None
+    if isinstance(value, list):
+        return tuple(config_from_dict(item) for item in value)
+    return value

@@ -1,0 +1,178 @@
+"""Numbers to report: bounds per sequence with their standard errors, and the KL of every layer."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+import pyro
+import torch
+from pyro.infer.enum import get_importance_trace
+from torch import Tensor
+from tqdm import tqdm
+
+from .bounds import PARTICLES
+from .data.batch import SequenceBatch, SequenceDataset, batches
+from .diagnostics import kl_by_layer
+from .models import Evidence, SequenceModel
+
+__all__ = ["Evaluation", "Statistic", "evaluate"]
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A mean over sequences.
+
+    :param mean: nats per sequence.
+    :param standard_error: of the mean over the sequences, as if they were drawn independently; nan for a single one.
+    :param count: number of sequences.
+    """
+
+    mean: float
+    standard_error: float
+    count: int
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Statistic:
+        """Mean and standard error of one value per sequence."""
+        count = len(values)
+        error = float(np.std(values, ddof=1) / math.sqrt(count)) if count > 1 else math.nan
+        return cls(float(np.mean(values)), error, count)
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f} ± {self.standard_error:.1f}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Values per sequence, in nats of the (standardised) data, summed over time and channels.
+
+    :param names: the sequences.
+    :param lengths: their steps; every one of them is scored, the first from the model's learned start.
+    :param particles: K, the number of draws per sequence.
+    :param evidence: what ``elbo`` and ``iwae`` are, relative to log p(x).
+    :param log_likelihood: E_q log p(x | z), mean of K draws.
+    :param kl: KL(q || p) of every layer, analytic given the draws above, mean of K draws.
+    :param iwae: log of the mean of K importance weights, one weight per sequence.
+    :param iwae_per_step: the same with one weight per step, summed over steps; None where that is not a bound.
+    """
+
+    names: tuple[str, ...]
+    lengths: np.ndarray
+    particles: int
+    evidence: Evidence
+    log_likelihood: np.ndarray
+    kl: dict[str, np.ndarray]
+    iwae: np.ndarray
+    iwae_per_step: np.ndarray | None
+
+    @property
+    def elbo(self) -> np.ndarray:
+        """``log_likelihood`` minus all ``kl``: the K = 1 bound, estimated from K draws."""
+        return self.log_likelihood - sum(self.kl.values(), np.zeros(()))
+
+    def rows(self) -> list[tuple[str, Statistic]]:
+        """What a report shows, by name."""
+        k = self.particles
+        rows = [("ELBO", self.elbo), (f"IWAE-{k} per sequence", self.iwae)]
+        if self.iwae_per_step is not None:
+            rows.append((f"IWAE-{k} per step", self.iwae_per_step))
+        rows += [("log-likelihood term", self.log_likelihood)]
+        rows += [(f"KL {name}", value) for name, value in self.kl.items()]
+        return [(name, Statistic.of(np.asarray(value))) for name, value in rows]
+
+    def __str__(self) -> str:
+        lines = [
+            f"nats per sequence, mean ± standard error over {len(self.names)} sequences "
+            f"({int(self.lengths.sum())} steps, all scored), K = {self.particles}; ELBO and IWAE: {self.evidence}"
+        ]
+        lines += [f"  {name:<22} {stat.mean:>12.1f} ± {stat.standard_error:.1f}" for name, stat in self.rows()]
+        return "\n".join(lines)
+
+
+@torch.no_grad()
+def evaluate(
+    net: SequenceModel,
+    dataset: SequenceDataset,
+    *,
+    particles: int = 10,
+    batch_size: int = 20,
+    chunk: int = 10,
+    seed: int = 0,
+    progress: bool = True,
+) -> Evaluation:
+    """Score every sequence of ``dataset``, whole, with ``particles`` draws of the latents.
+
+    The annealing factor is 1, the model is in evaluation mode while it runs, and neither that mode nor the state of the random
+    generators is changed for the caller: the same ``seed`` gives the same numbers.
+
+    :param particles: K; memory does not grow with it beyond ``chunk`` draws at a time.
+    :param chunk: draws that are computed together.
+    :raises ValueError: when a bound is not finite, naming the sequences.
+    """
+    device = next(net.parameters()).device
+    training = net.training
+    net.eval()
+    results: list[dict[str, Tensor]] = []
+    names: list[str] = []
+    total = math.ceil(len(dataset) / batch_size)
+    bar = tqdm(batches(dataset, batch_size), total=total, desc="evaluating", disable=None if progress else True, leave=False)
+    try:
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+            torch.manual_seed(seed)
+            for batch in bar:
+                results.append(_evaluate_batch(net, batch.to(device), particles, chunk))
+                names += batch.names
+    finally:
+        net.train(training)
+    values = {key: torch.cat([r[key] for r in results]).cpu().numpy() for key in results[0]}
+    bad = [name for name, ok in zip(names, np.isfinite(values["iwae"]), strict=True) if not ok]
+    if bad:
+        raise ValueError(f"the bound of {len(bad)} of {len(names)} sequences is not finite, first of {bad[0]!r}")
+    return Evaluation(
+        names=tuple(names),
+        lengths=np.asarray(dataset.lengths),
+        particles=particles,
+        evidence=net.evidence,
+        log_likelihood=values["log_likelihood"],
+        kl={name: values[name] for name in net.latent_names},
+        iwae=values["iwae"],
+        iwae_per_step=values.get("iwae_per_step"),
+    )
+
+
+def _evaluate_batch(net: SequenceModel, batch: SequenceBatch, particles: int, chunk: int) -> dict[str, Tensor]:
+    sums: dict[str, Tensor] = {}
+    log_weights: list[Tensor] = []
+    for start in range(0, particles, chunk):
+        draws = min(chunk, particles - start)
+        cells = _draw(net, batch, draws)
+        log_weights.append(cells.pop("log_weight"))
+        for key, value in cells.items():
+            sums[key] = sums.get(key, 0) + _per_sequence(net, value).sum(0)
+    log_weight = torch.cat(log_weights)
+    result = {key: value / particles for key, value in sums.items()}
+    result["iwae"] = _per_sequence(net, log_weight).logsumexp(0) - math.log(particles)
+    if net.pointwise:
+        result["iwae_per_step"] = (log_weight.logsumexp(0) - math.log(particles)).sum(-1)
+    return result
+
+
+def _per_sequence(net: SequenceModel, value: Tensor) -> Tensor:
+    """Sum ``(draws, batch, time)`` or ``(draws, batch)`` over time."""
+    return value.sum(-1) if net.pointwise else value
+
+
+def _draw(net: SequenceModel, batch: SequenceBatch, draws: int) -> dict[str, Tensor]:
+    """Draw latents and return, per draw and cell and in float64, the terms of the bound."""
+    nesting = 1 - net.sequence_dim
+    with pyro.plate(PARTICLES, draws, dim=-nesting):
+        model_trace, guide_trace = get_importance_trace("flat", nesting, net.model, net.guide, (batch.x, batch.mask), {})
+    shape = (draws, *batch.mask.shape[: -net.sequence_dim])
+    cells = {"log_likelihood": model_trace.nodes["x"]["log_prob"]}
+    cells |= kl_by_layer(model_trace, guide_trace, net.latent_names)
+    cells["log_weight"] = cells["log_likelihood"] + sum(
+        model_trace.nodes[name]["log_prob"] - guide_trace.nodes[name]["log_prob"] for name in net.latent_names
+    )
+    return {key: value.double().expand(shape) for key, value in cells.items()}

@@ -1,0 +1,359 @@
+"""The training loop: any sequence model, any Pyro ELBO, a torch optimiser."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import math
+import signal
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from pyro import poutine
+from pyro.infer import ELBO
+from torch import Tensor
+from tqdm import tqdm
+
+from .checkpoint import CheckpointError, load_tensors, load_weights, model_tensors, save_tensors
+from .configs import config_to_dict
+from .data.batch import SequenceBatch, SequenceDataset, ShuffledBatches
+from .diagnostics import kl_by_layer
+from .evaluation import Evaluation, Statistic, evaluate
+from .models import SequenceModel
+from .schedules import adam_epsilon_hat, exponential_decay, kl_weight
+from .tcn import DilatedTCN
+
+__all__ = ["FitResult", "NonFiniteError", "TrainingConfig", "fit"]
+
+
+class NonFiniteError(ArithmeticError):
+    """The loss or its gradient is not finite; the message says at which step and for which sequences."""
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """How to train. The defaults are the paper's for speech.
+
+    :param steps: updates in all.
+    :param batch_size: sequences per update.
+    :param learning_rate: of Adam, at the start.
+    :param decay_rate: the learning rate is multiplied by this every ``decay_steps`` updates, continuously.
+    :param kl_increment: the KL weight is ``min(1, step * kl_increment)``; 1 for no annealing.
+    :param clip_norm: largest global norm of the gradient.
+    :param mean_over_steps: the loss of a sequence is its mean over steps (the authors' handwriting models), not its sum (speech).
+    :param tensorflow_epsilon: apply Adam's epsilon as TensorFlow does, see :func:`~pyro_stcn.schedules.adam_epsilon_hat`.
+    :param evaluate_every: updates between validations; also between checkpoints.
+    :param patience: validations in a row without a new best bound after which training stops, counted once annealing has ended.
+    :param bfloat16_blocks: run the convolution blocks of training steps in bfloat16; latents and log-probabilities stay as they are.
+    :param log_every: updates between rows of the log.
+    :param seed: of the order of the batches and of all noise.
+    """
+
+    steps: int = 100_000
+    batch_size: int = 20
+    learning_rate: float = 1e-3
+    decay_rate: float = 0.98
+    decay_steps: int = 1000
+    kl_increment: float = 1e-4
+    clip_norm: float = 1.0
+    mean_over_steps: bool = False
+    tensorflow_epsilon: bool = False
+    evaluate_every: int = 1000
+    patience: int = 10
+    bfloat16_blocks: bool = False
+    log_every: int = 10
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "batch_size", "evaluate_every", "patience", "log_every", "decay_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came of training.
+
+    :param step: updates made.
+    :param best_step: the one after which the validation bound was best.
+    :param best_bound: that bound, nats per sequence; None without validation data.
+    :param stopped: why it ended.
+    :param folder: where the log and the checkpoints are.
+    """
+
+    step: int
+    best_step: int | None
+    best_bound: float | None
+    stopped: str
+    folder: Path
+
+    @property
+    def best(self) -> Path:
+        """The checkpoint with the best validation bound, or the last one without validation data."""
+        return self.folder / ("last.safetensors" if self.best_step is None else "best.safetensors")
+
+
+def fit(
+    net: SequenceModel,
+    train: SequenceDataset,
+    valid: SequenceDataset | None = None,
+    *,
+    elbo: ELBO,
+    config: TrainingConfig,
+    folder: str | Path,
+    resume: bool = False,
+    facts: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> FitResult:
+    """Train ``net`` by minimising ``elbo``.
+
+    Writes into ``folder``: ``train.csv`` and ``valid.csv`` (one row per logged update and per validation, nats per sequence),
+    ``last.safetensors`` (everything needed to go on) and ``best.safetensors`` (the same, of the best validation). With ``resume`` it
+    goes on from ``last.safetensors`` and does exactly what the uninterrupted run would have done. Ctrl-C and SIGTERM finish the
+    current update, write the checkpoint and return.
+
+    :param valid: data for validation and early stopping: the K = 1 bound at KL weight 1, with the same noise every time.
+    :param elbo: any Pyro ELBO for ``net.model`` and ``net.guide``.
+    :param facts: JSON-able facts to keep with the checkpoints, for instance how the data were standardised.
+    :raises NonFiniteError: when the loss or gradient is not finite; the weights are those before that update.
+    :raises FileExistsError: when the folder holds another run and ``resume`` is False.
+    :raises CheckpointError: when the checkpoint is damaged or belongs to a different model or configuration.
+    """
+    run = _Run(net, train, elbo, config, Path(folder), facts or {})
+    run.resume() if resume else run.begin()
+    with _stop_signals() as stopping, run.blocks_in_bfloat16():
+        bar = tqdm(
+            total=config.steps, initial=run.step, desc="training", unit="step", disable=None if progress else True, smoothing=0.1
+        )
+        with bar:
+            while run.step < config.steps and run.misses < config.patience and not stopping:
+                row = run.update()
+                bar.update()
+                if row:
+                    bar.set_postfix_str(f"bound {row['bound']:.1f}, KL {row['kl']:.1f} (weight {row['kl_weight']:.3g})")
+                if valid is not None and run.step % config.evaluate_every == 0:
+                    run.validate(evaluate(net, valid, particles=1, seed=config.seed, progress=False))
+                if run.step % config.evaluate_every == 0:
+                    run.save("last")
+            run.save("last")
+    if stopping:
+        reason = f"stopped by {stopping[0]}"
+    elif run.step < config.steps:
+        reason = f"no better validation bound for {config.patience} validations"
+    else:
+        reason = "all steps made"
+    return FitResult(run.step, run.best_step, run.best_bound, reason, run.folder)
+
+
+class _Run:
+    """The state of a training run, and the verbs that change it."""
+
+    def __init__(self, net, train: SequenceDataset, elbo: ELBO, config: TrainingConfig, folder: Path, facts: dict):
+        self.net, self.elbo, self.config, self.folder, self.facts = net, elbo, config, folder, facts
+        self.device = next(net.parameters()).device
+        self.batches = ShuffledBatches(train, config.batch_size, config.seed)
+        self.optimiser = torch.optim.Adam(net.parameters(), lr=config.learning_rate, fused=True)
+        self.step = 0
+        self.misses = 0
+        self.best_bound: float | None = None
+        self.best_step: int | None = None
+        self.clock = time.perf_counter()
+
+    # ----------------------------------------------------------------------------------------------------- one update
+
+    def update(self) -> dict[str, float] | None:
+        """Make one update; returns the row that was logged, if any."""
+        step, c = self.step + 1, self.config
+        batch = next(self.batches).to(self.device)
+        weight = kl_weight(step, c.kl_increment)
+        lr = exponential_decay(step, c.learning_rate, c.decay_rate, c.decay_steps)
+        self.optimiser.param_groups[0].update(lr=lr, eps=adam_epsilon_hat(step) if c.tensorflow_epsilon else 1e-8)
+        self.optimiser.zero_grad()
+        self.net.train()
+        try:
+            # The pair is run by the ELBO itself, so that every ELBO of Pyro will do, with or without a differentiable_loss.
+            with poutine.scale(scale=self._weight_of_sequences(batch)):
+                loss = self.elbo.loss_and_grads(self.net.model, self.net.guide, batch.x, batch.mask, weight)
+        except ValueError as error:  # Pyro's validation found a parameter that is not valid, usually NaN
+            error.add_note(self._where(step, batch))
+            raise
+        norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), c.clip_norm).item()
+        if not (math.isfinite(loss) and math.isfinite(norm)):
+            raise NonFiniteError(f"loss {loss}, norm of its gradient {norm}: {self._where(step, batch)}")
+        self.optimiser.step()
+        self.step = step
+        if step % c.log_every == 0 or step == 1:
+            return self._log(loss, norm, lr, weight, batch)
+        return None
+
+    def _weight_of_sequences(self, batch: SequenceBatch) -> float | Tensor:
+        """The loss is the mean over the batch of each sequence's sum, or of its mean over steps."""
+        if not self.config.mean_over_steps:
+            return 1 / len(batch)
+        weights = 1 / (len(batch) * batch.lengths.to(batch.x.dtype))
+        return weights.reshape(-1, *[1] * (-self.net.sequence_dim - 1))
+
+    def _where(self, step: int, batch: SequenceBatch) -> str:
+        return (
+            f"at step {step}, in the batch of {', '.join(batch.names)}. The weights are those before this step. "
+            "Look at these sequences (silence, outliers, scaling), or lower the learning rate."
+        )
+
+    @torch.no_grad()
+    def _log(self, loss: float, norm: float, lr: float, weight: float, batch: SequenceBatch) -> dict[str, float]:
+        model_trace, guide_trace = self.net.guide.get_traces()
+        per_sequence = 1 / len(batch)
+        kl = {f"kl_{k}": v.sum().item() for k, v in kl_by_layer(model_trace, guide_trace, self.net.latent_names).items()}
+        observed = model_trace.nodes["x"]
+        draws = observed["fn"].batch_shape.numel() / batch.mask.shape[: -self.net.sequence_dim].numel()
+        log_lik = observed["fn"].log_prob(observed["value"]).sum().item() * per_sequence / draws
+        kl = {name: value * per_sequence / draws for name, value in kl.items()}
+        seconds, self.clock = time.perf_counter() - self.clock, time.perf_counter()
+        row = {"step": self.step, "loss": loss, "bound": log_lik - sum(kl.values()), "log_likelihood": log_lik}
+        row |= {"kl": sum(kl.values()), **kl, "kl_weight": weight, "learning_rate": lr, "gradient_norm": norm, "seconds": seconds}
+        _append(self.folder / "train.csv", row)
+        return row
+
+    def validate(self, result: Evaluation) -> None:
+        """Log a validation, keep the best, and count the misses once annealing has ended."""
+        bound = Statistic.of(result.elbo)
+        row = {"step": self.step, "bound": bound.mean, "standard_error": bound.standard_error, "sequences": bound.count}
+        row |= {f"kl_{name}": float(value.mean()) for name, value in result.kl.items()}
+        _append(self.folder / "valid.csv", row)
+        annealed = kl_weight(self.step, self.config.kl_increment) == 1
+        if self.best_bound is None or bound.mean > self.best_bound:
+            self.best_bound, self.best_step, self.misses = bound.mean, self.step, 0
+            self.save("best")
+        elif annealed:
+            self.misses += 1
+
+    @contextmanager
+    def blocks_in_bfloat16(self) -> Iterator[None]:
+        """Set the type of the convolution blocks for the time of training."""
+        tcns = [module for module in self.net.modules() if isinstance(module, DilatedTCN)]
+        for tcn in tcns:
+            tcn.autocast_dtype = torch.bfloat16 if self.config.bfloat16_blocks else None
+        try:
+            yield
+        finally:
+            for tcn in tcns:
+                tcn.autocast_dtype = None
+
+    # ------------------------------------------------------------------------------------------- beginning and resuming
+
+    def begin(self) -> None:
+        """Start a new run in an empty folder."""
+        if (self.folder / "last.safetensors").exists():
+            raise FileExistsError(f"{self.folder} holds a training run already: resume it, or name another folder")
+        self.folder.mkdir(parents=True, exist_ok=True)
+        for name in ("train.csv", "valid.csv"):
+            (self.folder / name).unlink(missing_ok=True)
+        torch.manual_seed(self.config.seed)
+        self._settle_elbo()
+
+    def resume(self) -> None:
+        """Put everything back as it was when ``last.safetensors`` was written."""
+        path = self.folder / "last.safetensors"
+        tensors, meta = load_tensors(path)
+        self._check_same(path, meta)
+        self._settle_elbo()
+        load_weights(self.net, tensors)
+        for name, parameter in self.net.named_parameters():
+            moments = {key: tensors[f"adam.{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step")}
+            self.optimiser.state[parameter] = {key: value.to(self.device) for key, value in moments.items()}
+        self.batches.load_state_dict(meta["batches"])
+        self.step, self.misses = meta["step"], meta["misses"]
+        self.best_bound, self.best_step = meta["best_bound"], meta["best_step"]
+        torch.set_rng_state(tensors["rng.cpu"])
+        if "rng.cuda" in tensors and self.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
+        for name in ("train.csv", "valid.csv"):
+            _keep_rows_up_to(self.folder / name, self.step)
+
+    def save(self, name: str) -> None:
+        """Write ``name``.safetensors: weights, moments of Adam, place in the data, random state."""
+        tensors = model_tensors(self.net)
+        for parameter_name, parameter in self.net.named_parameters():
+            for key, value in self.optimiser.state[parameter].items():
+                tensors[f"adam.{key}.{parameter_name}"] = value
+        tensors["rng.cpu"] = torch.get_rng_state()
+        if self.device.type == "cuda":
+            tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
+        meta = {
+            "model": self._model_config(),
+            "training": dataclasses.asdict(self.config),
+            "step": self.step,
+            "misses": self.misses,
+            "best_bound": self.best_bound,
+            "best_step": self.best_step,
+            "batches": self.batches.state_dict(),
+            "facts": self.facts,
+        }
+        save_tensors(self.folder / f"{name}.safetensors", tensors, meta)
+
+    def _model_config(self) -> Any:
+        try:
+            return config_to_dict(self.net.config)
+        except TypeError:  # a backbone of the user's own: the run can be resumed, the file alone cannot rebuild the model
+            return repr(self.net.config)
+
+    def _check_same(self, path: Path, meta: dict[str, Any]) -> None:
+        ours = {"model": self._model_config(), "training": dataclasses.asdict(self.config)}
+        ours["training"] |= {"steps": meta["training"]["steps"], "patience": meta["training"]["patience"]}  # these may be extended
+        for part, value in ours.items():
+            if value != meta[part]:
+                names = [k for k in value if value[k] != meta[part].get(k)] if isinstance(value, dict) else [part]
+                raise CheckpointError(f"{path} was written with another {part} configuration; different: {', '.join(names)}")
+
+    def _settle_elbo(self) -> None:
+        """Let an ELBO that counts the model's plates by running it do so now, outside the random stream of training."""
+        if self.elbo.vectorize_particles and self.elbo.max_plate_nesting == math.inf:
+            batch = next(ShuffledBatches(self.batches.dataset, 1, 0)).to(self.device)
+            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+                self.elbo.loss(self.net.model, self.net.guide, batch.x, batch.mask)
+
+
+def _append(path: Path, row: dict[str, Any]) -> None:
+    new = not path.exists()
+    with open(path, "a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def _keep_rows_up_to(path: Path, step: int) -> None:
+    """Drop the rows that were written after the checkpoint: they will be written again."""
+    if path.exists():
+        with open(path, newline="") as file:
+            header, *rows = list(csv.reader(file))
+        with open(path, "w", newline="") as file:
+            csv.writer(file).writerows([header, *(row for row in rows if int(row[0]) <= step)])
+
+
+@contextmanager
+def _stop_signals() -> Iterator[list[str]]:
+    """Collect the names of SIGINT and SIGTERM instead of dying of them; a second one kills as usual."""
+    received: list[str] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield received  # only the main thread may set handlers
+        return
+    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def receive(number: int, frame: Any) -> None:
+        received.append(signal.Signals(number).name)
+        signal.signal(number, previous[number])
+
+    for number in previous:
+        signal.signal(number, receive)
+    try:
+        yield received
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
