@@ -1,8 +1,9 @@
 """Reading and writing mono 16-bit recordings: what a file is, is decided by its content.
 
-Speech corpora come as NIST SPHERE and as RIFF, both under the name .wav and sometimes in one folder.
-A truncated file of either kind reads without complaint and is merely shorter, and a compressed one
-can read as noise, so the header is compared with what is there before the samples are used.
+Speech corpora come as NIST SPHERE and as RIFF, both under the name .wav and sometimes in one
+folder. A truncated file of either kind reads without complaint and is merely shorter, and a
+compressed one can read as noise, so the header is compared with what is there before the samples
+are used.
 """
 
 import os
@@ -36,7 +37,7 @@ _DECODE = "decode it with: sph2pipe -f wav IN OUT.wav (or NIST's w_decode -o pcm
 
 
 class AudioError(DataError):
-    """A recording that cannot be used: the message names the file, what was found and what to do."""
+    """A recording that cannot be used: the message names the file, what was found, what to do."""
 
 
 class AudioFormat(StrEnum):
@@ -55,6 +56,7 @@ class Audio:
         sample_rate: samples per second.
         format: the container it was found in.
         database: the database the header says it belongs to (SPHERE only), or None.
+
     """
 
     samples: np.ndarray
@@ -82,9 +84,10 @@ def read_audio(path: str | os.PathLike[str], expected_rate: int | None = None) -
         expected_rate: samples per second it must have, or None for any.
 
     Raises:
-        AudioError: if the file cannot be opened, is empty, is neither format, is compressed (shorten),
-            is truncated, has another rate or more than one channel, does not hold 16-bit PCM, or holds
-            nothing but silence (all samples equal).
+        AudioError: if the file cannot be opened, is empty, is neither format, is compressed
+            (shorten), is truncated, has another rate or more than one channel, does not hold 16-bit
+            PCM, or holds nothing but silence (all samples equal).
+
     """
     path = Path(path)
     try:
@@ -101,8 +104,8 @@ def read_audio(path: str | os.PathLike[str], expected_rate: int | None = None) -
         )
     if expected_rate is not None and header.sample_rate != expected_rate:
         raise AudioError(
-            f"{path}: was sampled at {header.sample_rate} Hz, expected {expected_rate} Hz: resample it "
-            f"with: ffmpeg -i IN -ar {expected_rate} -c:a pcm_s16le OUT.wav"
+            f"{path}: was sampled at {header.sample_rate} Hz, expected {expected_rate} Hz: "
+            f"resample it with: ffmpeg -i IN -ar {expected_rate} -c:a pcm_s16le OUT.wav"
         )
     if header.declared == 0:
         raise AudioError(f"{path}: holds no samples: leave it out")
@@ -117,13 +120,11 @@ def read_audio(path: str | os.PathLike[str], expected_rate: int | None = None) -
         raise AudioError(f"{path}: cannot be decoded ({error}): copy or download it again") from error
     if len(samples) != header.declared // 2:
         raise AudioError(
-            f"{path}: its header declares {header.declared // 2} samples and {len(samples)} were read: "
-            "the header does not belong to these samples; copy or download the file again"
+            f"{path}: its header declares {header.declared // 2} samples and {len(samples)} were "
+            "read: the header does not belong to these samples; copy or download the file again"
         )
     if is_constant([samples]):
-        raise AudioError(
-            f"{path}: holds silence only ({len(samples)} samples, all {samples[0]}): leave it out"
-        )
+        raise AudioError(f"{path}: holds silence only ({len(samples)} samples, all {samples[0]}): leave it out")
     return Audio(samples, header.sample_rate, header.format, header.database)
 
 
@@ -138,6 +139,7 @@ def write_wav(path: str | os.PathLike[str], samples: np.ndarray, sample_rate: in
 
     Raises:
         AudioError: if the samples have another shape or type, or are not finite.
+
     """
     soundfile.write(path, _as_int16(path, samples), sample_rate, format="WAV", subtype="PCM_16")
 
@@ -155,6 +157,7 @@ def write_sphere(
 
     Raises:
         AudioError: if the samples have another shape or type, or are not finite.
+
     """
     samples = _as_int16(path, samples)
     fields = [
@@ -172,7 +175,7 @@ def write_sphere(
 
 
 def frames(samples: np.ndarray, size: int) -> np.ndarray:
-    """Cut samples of shape (N,) into rows of shape (N // size, size); an incomplete tail is dropped."""
+    """Cut samples (N,) into rows of shape (N // size, size); an incomplete tail is dropped."""
     count = len(samples) // size
     return samples[: count * size].reshape(count, size)
 
@@ -217,7 +220,7 @@ def _read_sphere_header(path: Path, file: BinaryIO, size: int) -> _Header:
         text = file.read(length).decode("latin-1")
         if len(text) < length or "end_head" not in text:
             raise ValueError("the header is not complete")
-        # A field is "name -type value": -i an integer, -r a real number, -s<n> a string of n letters.
+        # A field is "name -type value": -i an integer, -r a real, -s<n> a string of n letters.
         lines_with_value = (line.split(None, 2) for line in text.split("end_head")[0].splitlines()[2:])
         fields = {parts[0]: parts[2] for parts in lines_with_value if len(parts) == 3}
         rate, count = int(fields["sample_rate"]), int(fields["sample_count"])
@@ -230,10 +233,7 @@ def _read_sphere_header(path: Path, file: BinaryIO, size: int) -> _Header:
     coding = fields.get("sample_coding", "pcm").strip()
     if "shorten" in coding or file.read(4) == _SHORTEN_MAGIC:
         raise AudioError(f"{path}: its samples are compressed with shorten: {_DECODE}")
-    if coding != "pcm":
-        encoding = f"samples in the coding {coding!r}"
-    else:
-        encoding = f"{8 * width}-bit PCM"
+    encoding = f"{8 * width}-bit PCM" if coding == "pcm" else f"samples in the coding {coding!r}"
     return _Header(
         AudioFormat.SPHERE,
         rate,
@@ -256,9 +256,7 @@ def _read_riff_header(path: Path, file: BinaryIO, size: int) -> _Header:
             break
         position += 8 + length + length % 2  # chunks begin at even positions
     else:
-        raise AudioError(
-            f"{path}: is truncated: the file ends before its samples begin: copy or download it again"
-        )
+        raise AudioError(f"{path}: is truncated: it ends before its samples begin: copy or download it again")
     if layout is None or len(layout) < 16:
         raise AudioError(f"{path}: its RIFF header is damaged (no format): copy or download it again")
     tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", layout[:16])
@@ -267,8 +265,8 @@ def _read_riff_header(path: Path, file: BinaryIO, size: int) -> _Header:
     present = size - position - 8
     if length == _UNFINISHED or (length == 0 and present > 0):
         raise AudioError(
-            f"{path}: its length was never written, so it cannot be told whether it is complete (it was "
-            f"written to a pipe, or the writer was stopped): {_CONVERT}"
+            f"{path}: its length was never written, so it cannot be told whether it is complete "
+            f"(it was written to a pipe, or the writer was stopped): {_CONVERT}"
         )
     encoding = f"{bits}-bit PCM" if tag == _PCM else f"{bits}-bit samples with RIFF format tag {tag}"
     return _Header(AudioFormat.RIFF, rate, channels, encoding, declared=length, present=present)

@@ -25,6 +25,7 @@ class SequenceDataset:
     Raises:
         DataError: if a sequence is not (T, D), is empty, is not finite (also: beyond the range of
             float32), differs from the others in D, or if the names do not match the sequences.
+
     """
 
     sequences: tuple[np.ndarray, ...]
@@ -63,9 +64,7 @@ class SequenceDataset:
 
     def subset(self, indices: Sequence[int]) -> "SequenceDataset":
         """The sequences with these numbers, in this order, sharing their memory."""
-        return SequenceDataset(
-            tuple(self.sequences[i] for i in indices), tuple(self.names[i] for i in indices)
-        )
+        return SequenceDataset(tuple(self.sequences[i] for i in indices), tuple(self.names[i] for i in indices))
 
 
 @dataclass(frozen=True, eq=False)
@@ -77,6 +76,7 @@ class SequenceBatch:
         mask: bool tensor of shape (B, T), True where there is data and False on padding.
         lengths: int64 tensor of shape (B,), the number of real steps.
         names: the names of the B sequences.
+
     """
 
     x: torch.Tensor
@@ -89,9 +89,7 @@ class SequenceBatch:
 
     def to(self, device: torch.device | str) -> "SequenceBatch":
         """The same batch with its tensors on `device`."""
-        return SequenceBatch(
-            self.x.to(device), self.mask.to(device), self.lengths.to(device), self.names
-        )
+        return SequenceBatch(self.x.to(device), self.mask.to(device), self.lengths.to(device), self.names)
 
 
 def collate(dataset: SequenceDataset, indices: Sequence[int]) -> SequenceBatch:
@@ -99,6 +97,7 @@ def collate(dataset: SequenceDataset, indices: Sequence[int]) -> SequenceBatch:
 
     Raises:
         ValueError: if there are no indices.
+
     """
     indices = [int(i) for i in indices]
     if not indices:
@@ -121,6 +120,7 @@ def batches(dataset: SequenceDataset, batch_size: int) -> Iterator[SequenceBatch
 
     Raises:
         ValueError: if `batch_size` is less than 1.
+
     """
     _check_batch_size(batch_size)
     return (
@@ -144,11 +144,10 @@ class ShuffledBatches:
 
     Raises:
         ValueError: if `batch_size` is less than 1 or `seed` is negative.
+
     """
 
-    def __init__(
-        self, dataset: SequenceDataset, batch_size: int, seed: int, drop_last: bool = True
-    ) -> None:
+    def __init__(self, dataset: SequenceDataset, batch_size: int, seed: int, drop_last: bool = True) -> None:
         _check_batch_size(batch_size)
         if seed < 0:
             raise ValueError(f"seed is {seed}, expected an integer >= 0")
@@ -197,6 +196,7 @@ class ShuffledBatches:
 
         Raises:
             DataError: if the place does not exist for this dataset and batch size.
+
         """
         epoch, position = int(state["epoch"]), int(state["position"])
         if epoch < 0 or not 0 <= position < self.batches_per_epoch:

@@ -1,8 +1,9 @@
-"""Checks of data before anything is learned from it: every failure names the sequence and the way out.
+"""Checks of data before anything is learned from them.
 
 A value that is not finite passes through every layer of a network and comes out as a loss that is
 not a number, thousands of steps later and far from its cause. These checks are made once, when data
-enter, where the sequence, the step and the channel are still known.
+enter, where the sequence, the step and the channel are still known; every failure says which it is
+and the way out.
 """
 
 from collections.abc import Iterable, Sequence
@@ -11,7 +12,7 @@ import numpy as np
 
 
 class DataError(ValueError):
-    """Data that cannot be used as they are: the message says which, what was found and what to do."""
+    """Data that cannot be used: the message says which, what was found and what to do."""
 
 
 def check_sequence(name: str, array: np.ndarray) -> None:
@@ -19,11 +20,12 @@ def check_sequence(name: str, array: np.ndarray) -> None:
 
     Args:
         name: what the sequence is called in messages.
-        array: shape (T, D), steps by channels, T >= 1 and D >= 1, a numeric type, finite everywhere.
+        array: shape (T, D), steps by channels, T >= 1 and D >= 1, real numbers, all finite.
 
     Raises:
-        DataError: naming the sequence, and for values that are not finite the first step and channel
-            (both counted from 0) and how many there are.
+        DataError: naming the sequence, and for values that are not finite the first step and
+            channel (both counted from 0) and how many there are.
+
     """
     if not isinstance(array, np.ndarray):
         raise DataError(
@@ -32,8 +34,8 @@ def check_sequence(name: str, array: np.ndarray) -> None:
         )
     if array.ndim != 2:
         raise DataError(
-            f"sequence {name!r} has shape {array.shape}, expected (T, D), steps by channels: give one "
-            "array per sequence, and give a single channel as array[:, None]"
+            f"sequence {name!r} has shape {array.shape}, expected (T, D), steps by channels: give "
+            "one array per sequence, and give a single channel as array[:, None]"
         )
     if array.shape[0] < 1 or array.shape[1] < 1:
         raise DataError(
@@ -57,7 +59,7 @@ def check_sequence(name: str, array: np.ndarray) -> None:
 
 
 def check_sequences(sequences: Sequence[np.ndarray], names: Sequence[str]) -> None:
-    """Check a set of sequences: each one alone, that they fit together, and that names tell them apart.
+    """Check a set of sequences: each alone, that they fit together, and that names tell them apart.
 
     Args:
         sequences: arrays of shape (T_i, D), with the same D; see `check_sequence`.
@@ -65,21 +67,20 @@ def check_sequences(sequences: Sequence[np.ndarray], names: Sequence[str]) -> No
 
     Raises:
         DataError: naming the offending sequence or name.
+
     """
     if len(sequences) == 0:
         raise DataError("there are no sequences: at least one is needed")
     if len(names) != len(sequences):
-        raise DataError(
-            f"there are {len(sequences)} sequences and {len(names)} names: give one name per sequence"
-        )
+        raise DataError(f"there are {len(sequences)} sequences and {len(names)} names: give each its name")
     first_with: dict[str, int] = {}
     for index, (name, array) in enumerate(zip(names, sequences, strict=True)):
         if not isinstance(name, str):
             raise DataError(f"the name of sequence {index} is {name!r}, expected a string")
         if name in first_with:
             raise DataError(
-                f"sequences {first_with[name]} and {index} are both named {name!r}: give each its own "
-                "name, results are reported by it"
+                f"sequences {first_with[name]} and {index} are both named {name!r}: give each its "
+                "own name, results are reported by it"
             )
         first_with[name] = index
         check_sequence(name, array)
@@ -98,6 +99,7 @@ def constant_channels(sequences: Iterable[np.ndarray]) -> tuple[int, ...]:
 
     Returns:
         The numbers of those channels, counted from 0; empty if every channel varies.
+
     """
     low = high = None
     for array in sequences:

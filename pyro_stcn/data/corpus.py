@@ -24,6 +24,7 @@ class Corpus:
 
     Raises:
         DataError: if the parts differ in their channels or share a sequence's name.
+
     """
 
     name: str
@@ -45,8 +46,8 @@ class Corpus:
             for name in dataset.names:
                 if name in seen:
                     raise DataError(
-                        f"sequence {name!r} of corpus {self.name!r} is in {seen[name]} and in {part}: "
-                        "a sequence belongs to one part, otherwise the result is not held out"
+                        f"sequence {name!r} of corpus {self.name!r} is in {seen[name]} and in "
+                        f"{part}: a sequence belongs to one part, or the result is not held out"
                     )
             seen.update(dict.fromkeys(dataset.names, part))
 

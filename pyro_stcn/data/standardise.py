@@ -1,7 +1,7 @@
 """Standardising data and turning a density of standardised data into one of raw data.
 
-Published log-likelihoods of speech and handwriting are densities of *standardised* data. They depend
-on the unit: `Standardiser.log_jacobian` is the difference to the same density in raw units.
+Published log-likelihoods of speech and handwriting are densities of *standardised* data. They
+depend on the unit: `Standardiser.log_jacobian` is the difference to the same density in raw units.
 """
 
 import math
@@ -27,6 +27,7 @@ class Standardiser:
 
     Raises:
         DataError: if the two do not have the same form, are not finite, or a std is not positive.
+
     """
 
     mean: float | tuple[float, ...]
@@ -35,8 +36,8 @@ class Standardiser:
     def __post_init__(self) -> None:
         if np.ndim(self.mean) > 1 or np.shape(self.mean) != np.shape(self.std):
             raise DataError(
-                f"mean has shape {np.shape(self.mean)} and std {np.shape(self.std)}: give two floats, "
-                "or two tuples with one float per channel"
+                f"mean has shape {np.shape(self.mean)} and std {np.shape(self.std)}: give two "
+                "floats, or two tuples with one float per channel"
             )
         for name in ("mean", "std"):
             value = getattr(self, name)
@@ -46,8 +47,8 @@ class Standardiser:
             raise DataError(f"mean {self.mean} and std {self.std} must be finite")
         if np.any(np.asarray(self.std) <= 0):
             raise DataError(
-                f"std is {self.std}, and every entry must be positive: leave constant channels out of "
-                "the data, or give them mean 0 and std 1"
+                f"std is {self.std}, and every entry must be positive: leave constant channels out "
+                "of the data, or give them mean 0 and std 1"
             )
 
     @classmethod
@@ -59,6 +60,7 @@ class Standardiser:
 
         Raises:
             DataError: if there are no values or all values are the same.
+
         """
         count = sum(array.size for array in sequences)
         if count == 0:
@@ -68,14 +70,14 @@ class Standardiser:
                 "every value of the data is the same, so their standard deviation is 0: "
                 "check that the right files were read"
             )
-        # Two passes, one sequence in float64 at a time: exact enough, and no second copy of the data.
+        # Two passes, one sequence in float64 at a time: exact enough, and no second copy of all.
         mean = math.fsum(array.sum(dtype=np.float64) for array in sequences) / count
         square = math.fsum(np.square(array - np.float64(mean)).sum() for array in sequences)
         return cls(mean, math.sqrt(square / count))
 
     @classmethod
     def per_channel(cls, sequences: Sequence[np.ndarray], keep: Collection[int] = ()) -> Self:
-        """A mean and standard deviation for each channel over all steps of all sequences, in float64.
+        """A mean and standard deviation for each channel over all steps, in float64.
 
         Args:
             sequences: arrays of shape (T_i, D).
@@ -84,6 +86,7 @@ class Standardiser:
 
         Raises:
             DataError: if there are no steps, or naming the channels that are constant.
+
         """
         steps = sum(len(array) for array in sequences)
         if steps == 0:
@@ -91,8 +94,8 @@ class Standardiser:
         constant = [c for c in constant_channels(a for a in sequences if len(a)) if c not in keep]
         if constant:
             raise DataError(
-                f"channels {constant} hold one value at every step, so their standard deviation is 0: "
-                f"leave them out of the data, or leave them unscaled with keep={constant}"
+                f"channels {constant} hold one value at every step, so their standard deviation is "
+                f"0: leave them out of the data, or leave them unscaled with keep={constant}"
             )
         mean = np.sum([array.sum(axis=0, dtype=np.float64) for array in sequences], axis=0) / steps
         square = np.sum([np.square(array - mean).sum(axis=0) for array in sequences], axis=0)
@@ -106,12 +109,13 @@ class Standardiser:
         Args:
             x: values of shape (..., D); any shape if the numbers are scalars. An array of any real
                 type gives float32; a tensor keeps its type.
+
         """
         if isinstance(x, torch.Tensor):
             mean, std = self._like(x)
             return (x - mean) / std
         self._check_channels(x.shape)
-        return ((x - np.float64(self.mean)) / np.float64(self.std)).astype(np.float32)
+        return ((x - np.asarray(self.mean)) / np.asarray(self.std)).astype(np.float32)
 
     def invert(self, x: Values) -> Values:
         """Standardised to raw, for values of shape (..., D) of a floating type, which is kept."""
@@ -119,16 +123,18 @@ class Standardiser:
             mean, std = self._like(x)
             return x * std + mean
         self._check_channels(x.shape)
-        return (x * np.float64(self.std) + np.float64(self.mean)).astype(x.dtype)
+        return (x * np.asarray(self.std) + np.asarray(self.mean)).astype(x.dtype)
 
     def log_jacobian(self, data_dim: int) -> float:
         """Nats per step to add to a log-density of standardised data to get that of the raw data.
 
-        This is minus the sum of log std over the `data_dim` channels of a step: a density per raw unit
-        is smaller than one per standard deviation by that factor. (Scalars count `data_dim` times.)
+        This is minus the sum of log std over the `data_dim` channels of a step: a density per raw
+        unit is smaller than one per standard deviation by that factor. (Scalars count `data_dim`
+        times.)
 
         Raises:
             DataError: if the number of channels is not that of a per-channel standardiser.
+
         """
         if isinstance(self.std, float):
             return -data_dim * math.log(self.std)
@@ -154,6 +160,6 @@ class Standardiser:
     def _check_channels(self, shape: tuple[int, ...]) -> None:
         if isinstance(self.std, tuple) and (not shape or shape[-1] != len(self.std)):
             raise DataError(
-                f"data of shape {tuple(shape)} do not fit a standardiser of {len(self.std)} channels: "
-                "the last dimension must be the channels"
+                f"data of shape {tuple(shape)} do not fit a standardiser of {len(self.std)} "
+                "channels: the last dimension must be the channels"
             )

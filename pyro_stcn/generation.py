@@ -1,0 +1,42 @@
+"""Ancestral sampling one step at a time: the cost of a step does not grow with the length."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from .models import SequenceModel
+
+__all__ = ["generate"]
+
+
+@torch.no_grad()
+def generate(net: SequenceModel, steps: int, batch_size: int = 1, *, prefix: Tensor | None = None, progress: bool = True) -> Tensor:
+    """Draw sequences from the model, each latent from its prior and each observation from its distribution.
+
+    Uses torch's default generator; ``pyro.set_rng_seed`` makes it repeatable. The network is left in the mode it was in.
+
+    :param steps: steps to generate.
+    :param batch_size: sequences to generate together; with a prefix of batch size 1, continuations of that one.
+    :param prefix: observed beginning, ``(1 or batch_size, time, data_dim)``. The features see it exactly; where the observation
+        looks back over latents, those of the prefix are draws from their priors.
+    :returns: the generated steps without the prefix, ``(batch_size, steps, data_dim)``, in the units of the training data.
+    :raises ValueError: for a prefix of the wrong shape or with values that are not finite.
+    """
+    weight = next(net.parameters())
+    x = weight.new_zeros(batch_size, net.data_dim)
+    state = net.initial_state(batch_size)
+    if prefix is not None:
+        prefix = net.clean(prefix.to(weight), None)
+        if prefix.shape[0] not in (1, batch_size):
+            raise ValueError(f"the prefix has {prefix.shape[0]} sequences, {batch_size} are to be generated")
+        for observed in prefix.expand(batch_size, -1, -1).unbind(1):
+            state, _ = net.step(state, x)
+            x = observed
+    generated = []
+    for _ in tqdm(range(steps), desc="generating", unit="step", disable=None if progress else True, leave=False):
+        state, distribution = net.step(state, x)
+        x = distribution.sample()
+        generated.append(x)
+    return torch.stack(generated, dim=1)
