@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import tempfile
+import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -43,8 +43,7 @@ def save_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], meta: M
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     text = json.dumps(meta, sort_keys=True)
     header = {"format": FORMAT, "meta": text, "sha256": _digest(tensors, text)}
-    handle, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
-    os.close(handle)
+    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     try:
         save_file(tensors, temporary, metadata=header)
         with open(temporary, "rb") as file:
@@ -52,7 +51,7 @@ def save_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], meta: M
         os.replace(temporary, path)
         _sync_folder(path.parent)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
 
 

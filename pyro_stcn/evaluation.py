@@ -97,8 +97,8 @@ def evaluate(
     dataset: SequenceDataset,
     *,
     particles: int = 10,
-    batch_size: int = 20,
-    chunk: int = 10,
+    batch_size: int = 10,
+    chunk: int = 5,
     seed: int = 0,
     progress: bool = True,
 ) -> Evaluation:

@@ -1,4 +1,4 @@
-"""Ancestral sampling one step at a time: the cost of a step does not grow with the length."""
+"""Data from a model: ancestral sampling, one step at a time, and reconstructions."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from tqdm import tqdm
 
 from .models import SequenceModel
 
-__all__ = ["generate"]
+__all__ = ["generate", "reconstruct"]
 
 
 @torch.no_grad()
 def generate(net: SequenceModel, steps: int, batch_size: int = 1, *, prefix: Tensor | None = None, progress: bool = True) -> Tensor:
     """Draw sequences from the model, each latent from its prior and each observation from its distribution.
 
-    Uses torch's default generator; ``pyro.set_rng_seed`` makes it repeatable. The network is left in the mode it was in.
+    The cost of a step does not grow with the length: what the model remembers of the past is a state of fixed size. Uses torch's default generator; ``pyro.set_rng_seed`` makes it repeatable. The network is left in the mode it was in.
 
     :param steps: steps to generate.
     :param batch_size: sequences to generate together; with a prefix of batch size 1, continuations of that one.
@@ -40,3 +40,15 @@ def generate(net: SequenceModel, steps: int, batch_size: int = 1, *, prefix: Ten
         x = distribution.sample()
         generated.append(x)
     return torch.stack(generated, dim=1)
+
+
+@torch.no_grad()
+def reconstruct(net: SequenceModel, x: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Return the mean of p(x_t | z, x_<t) at one draw of the latents from the guide: ``(batch, time, data_dim)``.
+
+    :param x: observations, ``(batch, time, data_dim)``.
+    :param mask: True at real steps; what is returned elsewhere has no meaning.
+    """
+    net.guide(x, mask)
+    model_trace, _ = net.guide.get_traces()
+    return model_trace.nodes["x"]["fn"].mean

@@ -1,6 +1,6 @@
 """Data: sequences and batches, checks, standardisation, audio files, TIMIT and its synthetic double."""
 
-from pyro_stcn.data.audio import (
+from .audio import (
     Audio,
     AudioError,
     AudioFormat,
@@ -9,12 +9,12 @@ from pyro_stcn.data.audio import (
     write_sphere,
     write_wav,
 )
-from pyro_stcn.data.batch import SequenceBatch, SequenceDataset, ShuffledBatches, batches, collate
-from pyro_stcn.data.checks import DataError, check_sequence, check_sequences
-from pyro_stcn.data.corpus import Corpus
-from pyro_stcn.data.standardise import Standardiser
-from pyro_stcn.data.synthetic import synthetic_timit
-from pyro_stcn.data.timit import Validation, load_timit
+from .batch import SequenceBatch, SequenceDataset, ShuffledBatches, batches, collate
+from .checks import DataError, check_sequence, check_sequences
+from .corpus import Corpus
+from .standardise import Standardiser
+from .synthetic import synthetic_timit
+from .timit import Validation, load_timit
 
 __all__ = [
     "Audio",

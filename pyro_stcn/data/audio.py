@@ -1,10 +1,11 @@
 """Reading and writing mono 16-bit recordings: what a file is, is decided by its content.
 
-Speech corpora come as NIST SPHERE and as RIFF, both under the name .wav and sometimes in one
-folder. A truncated file of either kind reads without complaint and is merely shorter, and a
-compressed one can read as noise, so the header is compared with what is there before the samples
-are used.
+Speech corpora come as NIST SPHERE and as RIFF, both under the name .wav and sometimes in one folder. A truncated file
+of either kind reads without complaint and is merely shorter, and a compressed one can read as noise, so the header is
+compared with what is there before the samples are used.
 """
+
+from __future__ import annotations
 
 import os
 import struct
@@ -16,7 +17,7 @@ from typing import BinaryIO
 import numpy as np
 import soundfile
 
-from pyro_stcn.data.checks import DataError, is_constant
+from .checks import DataError, is_constant
 
 _SHORTEN_MAGIC = b"ajkg"
 _SPHERE_MAGIC = b"NIST_1A"
@@ -51,12 +52,10 @@ class AudioFormat(StrEnum):
 class Audio:
     """A recording as it is in the file.
 
-    Attributes:
-        samples: int16 array of shape (N,), N >= 1.
-        sample_rate: samples per second.
-        format: the container it was found in.
-        database: the database the header says it belongs to (SPHERE only), or None.
-
+    :param samples: int16 array of shape ``(N,)``, N >= 1.
+    :param sample_rate: samples per second.
+    :param format: the container it was found in.
+    :param database: the database the header says it belongs to (SPHERE only), or None.
     """
 
     samples: np.ndarray
@@ -79,15 +78,11 @@ class _Header:
 def read_audio(path: str | os.PathLike[str], expected_rate: int | None = None) -> Audio:
     """Read a mono 16-bit recording, NIST SPHERE or RIFF, whatever the file is called.
 
-    Args:
-        path: the file.
-        expected_rate: samples per second it must have, or None for any.
-
-    Raises:
-        AudioError: if the file cannot be opened, is empty, is neither format, is compressed
-            (shorten), is truncated, has another rate or more than one channel, does not hold 16-bit
-            PCM, or holds nothing but silence (all samples equal).
-
+    :param path: the file.
+    :param expected_rate: samples per second it must have, or None for any.
+    :raises AudioError: if the file cannot be opened, is empty, is neither format, is compressed (shorten), is
+        truncated, has another rate or more than one channel, does not hold 16-bit PCM, or holds nothing but silence
+        (all samples equal).
     """
     path = Path(path)
     try:
@@ -131,15 +126,11 @@ def read_audio(path: str | os.PathLike[str], expected_rate: int | None = None) -
 def write_wav(path: str | os.PathLike[str], samples: np.ndarray, sample_rate: int) -> None:
     """Write a mono RIFF file of 16-bit PCM.
 
-    Args:
-        path: the file; one that is there is replaced.
-        samples: shape (N,); int16, written as they are, or floats, where -1..1 is full scale and
-            what is beyond is clipped.
-        sample_rate: samples per second.
-
-    Raises:
-        AudioError: if the samples have another shape or type, or are not finite.
-
+    :param path: the file; one that is there is replaced.
+    :param samples: shape ``(N,)``; int16, written as they are, or floats, where -1..1 is full scale and what is beyond
+        is clipped.
+    :param sample_rate: samples per second.
+    :raises AudioError: if the samples have another shape or type, or are not finite.
     """
     soundfile.write(path, _as_int16(path, samples), sample_rate, format="WAV", subtype="PCM_16")
 
@@ -149,15 +140,11 @@ def write_sphere(
 ) -> None:
     """Write a mono NIST SPHERE file: an ASCII header of 1024 bytes, then 16-bit PCM, little endian.
 
-    Args:
-        path: the file; one that is there is replaced.
-        samples: as for `write_wav`.
-        sample_rate: samples per second.
-        database: written to the header as the database the recording belongs to.
-
-    Raises:
-        AudioError: if the samples have another shape or type, or are not finite.
-
+    :param path: the file; one that is there is replaced.
+    :param samples: as for ``write_wav``.
+    :param sample_rate: samples per second.
+    :param database: written to the header as the database the recording belongs to.
+    :raises AudioError: if the samples have another shape or type, or are not finite.
     """
     samples = _as_int16(path, samples)
     fields = [
@@ -175,7 +162,7 @@ def write_sphere(
 
 
 def frames(samples: np.ndarray, size: int) -> np.ndarray:
-    """Cut samples (N,) into rows of shape (N // size, size); an incomplete tail is dropped."""
+    """Cut samples ``(N,)`` into rows of shape ``(N // size, size)``; an incomplete tail is dropped."""
     count = len(samples) // size
     return samples[: count * size].reshape(count, size)
 

@@ -1,8 +1,10 @@
 """Sequences of unequal length and the padded batches made of them, in order or shuffled.
 
-The names of the sequences travel with the data from the file to the batch, so that any number
-computed later can be traced to its recording.
+The names of the sequences travel with the data from the file to the batch, so that any number computed later can be
+traced to its recording.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,22 +12,18 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from pyro_stcn.data.checks import DataError, check_sequences
+from .checks import DataError, check_sequences
 
 
 @dataclass(frozen=True, eq=False)
 class SequenceDataset:
     """A set of named sequences with the same channels, checked when it is made.
 
-    Attributes:
-        sequences: arrays of shape (T_i, D), T_i >= 1, stored as float32 (other real types are
-            converted; float32 arrays are kept without a copy).
-        names: one name per sequence, all different.
-
-    Raises:
-        DataError: if a sequence is not (T, D), is empty, is not finite (also: beyond the range of
-            float32), differs from the others in D, or if the names do not match the sequences.
-
+    :param sequences: arrays of shape ``(T_i, D)``, T_i >= 1, stored as float32 (other real types are converted; float32
+        arrays are kept without a copy).
+    :param names: one name per sequence, all different.
+    :raises DataError: if a sequence is not ``(T, D)``, is empty, is not finite (also: beyond the range of float32),
+        differs from the others in D, or if the names do not match the sequences.
     """
 
     sequences: tuple[np.ndarray, ...]
@@ -54,7 +52,7 @@ class SequenceDataset:
 
     @property
     def lengths(self) -> np.ndarray:
-        """Number of steps of each sequence, int64 of shape (N,)."""
+        """Number of steps of each sequence, int64 of shape ``(N,)``."""
         return np.array([len(array) for array in self.sequences], dtype=np.int64)
 
     @property
@@ -62,7 +60,7 @@ class SequenceDataset:
         """Number of steps of all sequences together."""
         return int(self.lengths.sum())
 
-    def subset(self, indices: Sequence[int]) -> "SequenceDataset":
+    def subset(self, indices: Sequence[int]) -> SequenceDataset:
         """The sequences with these numbers, in this order, sharing their memory."""
         return SequenceDataset(tuple(self.sequences[i] for i in indices), tuple(self.names[i] for i in indices))
 
@@ -71,12 +69,10 @@ class SequenceDataset:
 class SequenceBatch:
     """Sequences padded with zeros at the end to a common length T.
 
-    Attributes:
-        x: float32 tensor of shape (B, T, D).
-        mask: bool tensor of shape (B, T), True where there is data and False on padding.
-        lengths: int64 tensor of shape (B,), the number of real steps.
-        names: the names of the B sequences.
-
+    :param x: float32 tensor of shape ``(B, T, D)``.
+    :param mask: bool tensor of shape ``(B, T)``, True where there is data and False on padding.
+    :param lengths: int64 tensor of shape ``(B,)``, the number of real steps.
+    :param names: the names of the B sequences.
     """
 
     x: torch.Tensor
@@ -87,17 +83,15 @@ class SequenceBatch:
     def __len__(self) -> int:
         return len(self.names)
 
-    def to(self, device: torch.device | str) -> "SequenceBatch":
-        """The same batch with its tensors on `device`."""
+    def to(self, device: torch.device | str) -> SequenceBatch:
+        """The same batch with its tensors on ``device``."""
         return SequenceBatch(self.x.to(device), self.mask.to(device), self.lengths.to(device), self.names)
 
 
 def collate(dataset: SequenceDataset, indices: Sequence[int]) -> SequenceBatch:
     """Pad the sequences with these numbers into one batch, in the order given.
 
-    Raises:
-        ValueError: if there are no indices.
-
+    :raises ValueError: if there are no indices.
     """
     indices = [int(i) for i in indices]
     if not indices:
@@ -118,9 +112,7 @@ def collate(dataset: SequenceDataset, indices: Sequence[int]) -> SequenceBatch:
 def batches(dataset: SequenceDataset, batch_size: int) -> Iterator[SequenceBatch]:
     """Every sequence once, in order, the last batch as small as it comes: for evaluation.
 
-    Raises:
-        ValueError: if `batch_size` is less than 1.
-
+    :raises ValueError: if ``batch_size`` is less than 1.
     """
     _check_batch_size(batch_size)
     return (
@@ -132,19 +124,15 @@ def batches(dataset: SequenceDataset, batch_size: int) -> Iterator[SequenceBatch
 class ShuffledBatches:
     """Endless shuffled batches that resume exactly where they stopped: for training.
 
-    The order of an epoch is a pure function of the seed and the epoch's number, so the place in the
-    stream is two integers and nothing else needs to be saved.
+    The order of an epoch is a pure function of the seed and the epoch's number, so the place in the stream is two
+    integers and nothing else needs to be saved.
 
-    Args:
-        dataset: where the sequences come from.
-        batch_size: sequences per batch. If the dataset holds fewer, each batch is the whole of it.
-        seed: an integer >= 0.
-        drop_last: leave out the sequences that do not fill a last batch (others each epoch); if
-            False, the last batch of an epoch may be smaller.
-
-    Raises:
-        ValueError: if `batch_size` is less than 1 or `seed` is negative.
-
+    :param dataset: where the sequences come from.
+    :param batch_size: sequences per batch. If the dataset holds fewer, each batch is the whole of it.
+    :param seed: an integer >= 0.
+    :param drop_last: leave out the sequences that do not fill a last batch (others each epoch); if False, the last
+        batch of an epoch may be smaller.
+    :raises ValueError: if ``batch_size`` is less than 1 or ``seed`` is negative.
     """
 
     def __init__(self, dataset: SequenceDataset, batch_size: int, seed: int, drop_last: bool = True) -> None:
@@ -166,7 +154,7 @@ class ShuffledBatches:
         return full if self.drop_last or rest == 0 else full + 1
 
     def order(self, epoch: int) -> list[int]:
-        """The order of the sequences in an epoch: a permutation of 0 .. len(dataset) - 1."""
+        """The order of the sequences in an epoch: a permutation of ``0 .. len(dataset) - 1``."""
         # Neighbouring seeds and epochs must not give related orders, hence the hash of the pair.
         mixed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1, np.uint64)[0])
         generator = torch.Generator().manual_seed(mixed)
@@ -181,7 +169,7 @@ class ShuffledBatches:
             self._move_to(self._epoch + 1, 0)
         return batch
 
-    def __iter__(self) -> "ShuffledBatches":
+    def __iter__(self) -> ShuffledBatches:
         return self
 
     def __next__(self) -> SequenceBatch:
@@ -194,9 +182,7 @@ class ShuffledBatches:
     def load_state_dict(self, state: Mapping[str, int]) -> None:
         """Continue from a saved place.
 
-        Raises:
-            DataError: if the place does not exist for this dataset and batch size.
-
+        :raises DataError: if the place does not exist for this dataset and batch size.
         """
         epoch, position = int(state["epoch"]), int(state["position"])
         if epoch < 0 or not 0 <= position < self.batches_per_epoch:

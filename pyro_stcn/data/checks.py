@@ -1,10 +1,11 @@
 """Checks of data before anything is learned from them.
 
-A value that is not finite passes through every layer of a network and comes out as a loss that is
-not a number, thousands of steps later and far from its cause. These checks are made once, when data
-enter, where the sequence, the step and the channel are still known; every failure says which it is
-and the way out.
+A value that is not finite passes through every layer of a network and comes out as a loss that is not a number,
+thousands of steps later and far from its cause. These checks are made once, when data enter, where the sequence, the
+step and the channel are still known; every failure says which it is and the way out.
 """
+
+from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 
@@ -18,14 +19,10 @@ class DataError(ValueError):
 def check_sequence(name: str, array: np.ndarray) -> None:
     """Check that one sequence can be learned from.
 
-    Args:
-        name: what the sequence is called in messages.
-        array: shape (T, D), steps by channels, T >= 1 and D >= 1, real numbers, all finite.
-
-    Raises:
-        DataError: naming the sequence, and for values that are not finite the first step and
-            channel (both counted from 0) and how many there are.
-
+    :param name: what the sequence is called in messages.
+    :param array: shape ``(T, D)``, steps by channels, T >= 1 and D >= 1, real numbers, all finite.
+    :raises DataError: naming the sequence, and for values that are not finite the first step and channel (both counted
+        from 0) and how many there are.
     """
     if not isinstance(array, np.ndarray):
         raise DataError(
@@ -61,13 +58,9 @@ def check_sequence(name: str, array: np.ndarray) -> None:
 def check_sequences(sequences: Sequence[np.ndarray], names: Sequence[str]) -> None:
     """Check a set of sequences: each alone, that they fit together, and that names tell them apart.
 
-    Args:
-        sequences: arrays of shape (T_i, D), with the same D; see `check_sequence`.
-        names: one name per sequence, all different.
-
-    Raises:
-        DataError: naming the offending sequence or name.
-
+    :param sequences: arrays of shape ``(T_i, D)``, with the same D; see ``check_sequence``.
+    :param names: one name per sequence, all different.
+    :raises DataError: naming the offending sequence or name.
     """
     if len(sequences) == 0:
         raise DataError("there are no sequences: at least one is needed")
@@ -94,12 +87,8 @@ def check_sequences(sequences: Sequence[np.ndarray], names: Sequence[str]) -> No
 def constant_channels(sequences: Iterable[np.ndarray]) -> tuple[int, ...]:
     """Channels that hold one and the same value at every step of every sequence.
 
-    Args:
-        sequences: arrays of shape (T_i, D), T_i >= 1.
-
-    Returns:
-        The numbers of those channels, counted from 0; empty if every channel varies.
-
+    :param sequences: arrays of shape ``(T_i, D)``, T_i >= 1.
+    :returns: the numbers of those channels, counted from 0; empty if every channel varies.
     """
     low = high = None
     for array in sequences:

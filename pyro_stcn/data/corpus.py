@@ -1,30 +1,28 @@
 """What every loader returns: three sets of standardised sequences and the facts about them."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 
-from pyro_stcn.data.batch import SequenceDataset
-from pyro_stcn.data.checks import DataError
-from pyro_stcn.data.standardise import Standardiser
+from .batch import SequenceDataset
+from .checks import DataError
+from .standardise import Standardiser
 
 
 @dataclass(frozen=True, eq=False)
 class Corpus:
     """A corpus ready for training: no sequence is in two parts.
 
-    Attributes:
-        name: a short name such as "timit".
-        train: standardised training sequences.
-        valid: standardised validation sequences.
-        test: standardised test sequences.
-        standardiser: the map from raw values to those of the three sets, fitted on training data.
-        description: which data these are, how many, how they were split, standardised and cut: the
-            text to print beside any figure computed on them.
-        sample_rate: samples per second for audio, None otherwise.
-        frame: samples per step for framed audio, None otherwise.
-
-    Raises:
-        DataError: if the parts differ in their channels or share a sequence's name.
-
+    :param name: a short name such as "timit".
+    :param train: standardised training sequences.
+    :param valid: standardised validation sequences.
+    :param test: standardised test sequences.
+    :param standardiser: the map from raw values to those of the three sets, fitted on training data.
+    :param description: which data these are, how many, how they were split, standardised and cut: the text to print
+        beside any figure computed on them.
+    :param sample_rate: samples per second for audio, None otherwise.
+    :param frame: samples per step for framed audio, None otherwise.
+    :raises DataError: if the parts differ in their channels or share a sequence's name.
     """
 
     name: str

@@ -1,8 +1,10 @@
 """Standardising data and turning a density of standardised data into one of raw data.
 
-Published log-likelihoods of speech and handwriting are densities of *standardised* data. They
-depend on the unit: `Standardiser.log_jacobian` is the difference to the same density in raw units.
+Published log-likelihoods of speech and handwriting are densities of *standardised* data. They depend on the unit:
+``Standardiser.log_jacobian`` is the difference to the same density in raw units.
 """
+
+from __future__ import annotations
 
 import math
 from collections.abc import Collection, Sequence
@@ -12,22 +14,18 @@ from typing import Any, Self, TypeVar
 import numpy as np
 import torch
 
-from pyro_stcn.data.checks import DataError, constant_channels, is_constant
+from .checks import DataError, constant_channels, is_constant
 
 Values = TypeVar("Values", np.ndarray, torch.Tensor)
 
 
 @dataclass(frozen=True)
 class Standardiser:
-    """The map x -> (x - mean) / std, with one pair of numbers for all values or one per channel.
+    """The map ``x -> (x - mean) / std``, with one pair of numbers for all values or one per channel.
 
-    Attributes:
-        mean: a float, or a tuple of D floats; in the units of the raw data.
-        std: of the same form, positive; in the units of the raw data.
-
-    Raises:
-        DataError: if the two do not have the same form, are not finite, or a std is not positive.
-
+    :param mean: a float, or a tuple of D floats; in the units of the raw data.
+    :param std: of the same form, positive; in the units of the raw data.
+    :raises DataError: if the two do not have the same form, are not finite, or a std is not positive.
     """
 
     mean: float | tuple[float, ...]
@@ -55,12 +53,8 @@ class Standardiser:
     def scalar(cls, sequences: Sequence[np.ndarray]) -> Self:
         """One mean and standard deviation over all values of all sequences, in float64.
 
-        Args:
-            sequences: arrays of any shape and real type, such as waveforms (N,) or (T, D).
-
-        Raises:
-            DataError: if there are no values or all values are the same.
-
+        :param sequences: arrays of any shape and real type, such as waveforms ``(N,)`` or ``(T, D)``.
+        :raises DataError: if there are no values or all values are the same.
         """
         count = sum(array.size for array in sequences)
         if count == 0:
@@ -79,14 +73,10 @@ class Standardiser:
     def per_channel(cls, sequences: Sequence[np.ndarray], keep: Collection[int] = ()) -> Self:
         """A mean and standard deviation for each channel over all steps, in float64.
 
-        Args:
-            sequences: arrays of shape (T_i, D).
-            keep: channels to leave as they are (mean 0, std 1), such as the 0/1 pen-up channel of
-                handwriting, whose likelihood is a probability and has no unit.
-
-        Raises:
-            DataError: if there are no steps, or naming the channels that are constant.
-
+        :param sequences: arrays of shape ``(T_i, D)``.
+        :param keep: channels to leave as they are (mean 0, std 1), such as the 0/1 pen-up channel of handwriting, whose
+            likelihood is a probability and has no unit.
+        :raises DataError: if there are no steps, or naming the channels that are constant.
         """
         steps = sum(len(array) for array in sequences)
         if steps == 0:
@@ -106,10 +96,8 @@ class Standardiser:
     def apply(self, x: Values) -> Values:
         """Raw to standardised.
 
-        Args:
-            x: values of shape (..., D); any shape if the numbers are scalars. An array of any real
-                type gives float32; a tensor keeps its type.
-
+        :param x: values of shape ``(..., D)``; any shape if the numbers are scalars. An array of any real type gives
+            float32; a tensor keeps its type.
         """
         if isinstance(x, torch.Tensor):
             mean, std = self._like(x)
@@ -118,7 +106,7 @@ class Standardiser:
         return ((x - np.asarray(self.mean)) / np.asarray(self.std)).astype(np.float32)
 
     def invert(self, x: Values) -> Values:
-        """Standardised to raw, for values of shape (..., D) of a floating type, which is kept."""
+        """Standardised to raw, for values of shape ``(..., D)`` of a floating type, which is kept."""
         if isinstance(x, torch.Tensor):
             mean, std = self._like(x)
             return x * std + mean
@@ -128,13 +116,10 @@ class Standardiser:
     def log_jacobian(self, data_dim: int) -> float:
         """Nats per step to add to a log-density of standardised data to get that of the raw data.
 
-        This is minus the sum of log std over the `data_dim` channels of a step: a density per raw
-        unit is smaller than one per standard deviation by that factor. (Scalars count `data_dim`
-        times.)
+        This is minus the sum of log std over the ``data_dim`` channels of a step: a density per raw unit is smaller
+        than one per standard deviation by that factor. (Scalars count ``data_dim`` times.)
 
-        Raises:
-            DataError: if the number of channels is not that of a per-channel standardiser.
-
+        :raises DataError: if the number of channels is not that of a per-channel standardiser.
         """
         if isinstance(self.std, float):
             return -data_dim * math.log(self.std)
@@ -150,7 +135,7 @@ class Standardiser:
 
     @classmethod
     def from_dict(cls, state: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
+        """The inverse of ``to_dict``."""
         return cls(state["mean"], state["std"])
 
     def _like(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

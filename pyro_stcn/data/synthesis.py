@@ -1,13 +1,15 @@
 """A small source-filter synthesiser of speech-like sound, for data that carry no licence.
 
-A sentence is a string of phones. Phones become tracks of what the speech organs do: pitch, strength
-of voice, breath and friction, and the resonances (formants) of the vocal tract, gliding from one
-phone to the next as in real speech. A train of glottal pulses and two kinds of noise are then shaped
-by those resonances, frame by frame, by overlap-add of short spectra.
+A sentence is a string of phones. Phones become tracks of what the speech organs do: pitch, strength of voice, breath
+and friction, and the resonances (formants) of the vocal tract, gliding from one phone to the next as in real speech. A
+train of glottal pulses and two kinds of noise are then shaped by those resonances, frame by frame, by overlap-add of
+short spectra.
 
-The vowel formants are round figures near the averages that phonetics textbooks give for American
-English; everything else is chosen to look and sound plausible, and claims nothing more.
+The vowel formants are round figures near the averages that phonetics textbooks give for American English; everything
+else is chosen to look and sound plausible, and claims nothing more.
 """
+
+from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
@@ -26,14 +28,12 @@ _FIXED = ((3500.0, 200.0), (4500.0, 260.0), (5500.0, 350.0), (6500.0, 450.0))  #
 class Speaker:
     """What makes a voice.
 
-    Attributes:
-        pitch: mean fundamental frequency in Hz.
-        tract: factor on all formants: about 1 for men, 1.15 for women (a shorter tract).
-        tempo: factor on all durations.
-        loudness: standard deviation of the waveform, in int16 units.
-        breath: strength of breath noise mixed with the voice.
-        noise: standard deviation of the room and microphone noise, in int16 units.
-
+    :param pitch: mean fundamental frequency in Hz.
+    :param tract: factor on all formants: about 1 for men, 1.15 for women (a shorter tract).
+    :param tempo: factor on all durations.
+    :param loudness: standard deviation of the waveform, in int16 units.
+    :param breath: strength of breath noise mixed with the voice.
+    :param noise: standard deviation of the room and microphone noise, in int16 units.
     """
 
     pitch: float
@@ -140,14 +140,10 @@ def random_sentence(rng: np.random.Generator, syllables: int) -> tuple[str, ...]
 def synthesise(phones: tuple[str, ...], speaker: Speaker, rng: np.random.Generator) -> np.ndarray:
     """Speak a string of phones.
 
-    Args:
-        phones: names from `VOWELS` and `CONSONANTS`, and `PAUSE`. Silence is added at both ends.
-        speaker: the voice.
-        rng: draws the durations, the melody and the noise.
-
-    Returns:
-        int16 samples of shape (N,) at 16 kHz.
-
+    :param phones: names from ``VOWELS`` and ``CONSONANTS``, and ``PAUSE``. Silence is added at both ends.
+    :param speaker: the voice.
+    :param rng: draws the durations, the melody and the noise.
+    :returns: int16 samples of shape ``(N,)`` at 16 kHz.
     """
     edges = [_Segment(rng.uniform(0.08, 0.18)), _Segment(rng.uniform(0.10, 0.22))]
     spoken: list[_Segment] = []
@@ -188,7 +184,7 @@ def _step(values: list[float], ends: np.ndarray, times: np.ndarray) -> np.ndarra
 
 
 def _smooth(track: np.ndarray, seconds: float) -> np.ndarray:
-    """Moving average with a Hann window of about that length, of a track of shape (T,)."""
+    """Moving average with a Hann window of about that length, of a track of shape ``(T,)``."""
     size = max(round(seconds * SAMPLE_RATE / _HOP), 1) * 2 + 1
     kernel = np.hanning(size + 2)[1:-1]
     padded = np.pad(track, size // 2, mode="edge")
@@ -202,7 +198,7 @@ def _amplitude(
 
 
 def _formants(segments: list[_Segment], ends: np.ndarray, times: np.ndarray) -> np.ndarray:
-    """Frequencies of the three formants that move, shape (3, frames)."""
+    """Frequencies of the three formants that move, shape ``(3, frames)``."""
     starts = np.concatenate([[0.0], ends[:-1]])
     knots, targets = [], []
     for segment, start, end in zip(segments, starts, ends, strict=True):
@@ -229,10 +225,10 @@ def _pitch(speaker: Speaker, seconds: float, n: int, rng: np.random.Generator) -
 
 
 def _glottis(pitch: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:
-    """Pulses of the voice and how far the glottis is open, each of shape (N,).
+    """Pulses of the voice and how far the glottis is open, each of shape ``(N,)``.
 
-    The flow during the open part of a cycle is s^2 - s^3, s from 0 to 1; what radiates from the lips is
-    its derivative, a soft rise and a sharp close. No two pulses are equally strong.
+    The flow during the open part of a cycle is s^2 - s^3, s from 0 to 1; what radiates from the lips is its derivative,
+    a soft rise and a sharp close. No two pulses are equally strong.
     """
     cycles = np.cumsum(pitch) / SAMPLE_RATE + rng.random()
     number = np.floor(cycles).astype(int)
@@ -247,7 +243,7 @@ def _glottis(pitch: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, n
 
 
 def _tract_spectra(formants: np.ndarray, tract: float) -> np.ndarray:
-    """Transfer function of all resonances in cascade, shape (frames, bins), complex."""
+    """Transfer function of all resonances in cascade, shape ``(frames, bins)``, complex."""
     z = np.exp(-2j * math.pi * np.arange(_FFT // 2 + 1) / _FFT)
     spectra = np.ones((1, len(z)), dtype=complex)
     resonances = [*((np.array([f]), w) for f, w in _FIXED), *zip(formants, _BANDWIDTHS, strict=True)]
@@ -260,7 +256,7 @@ def _tract_spectra(formants: np.ndarray, tract: float) -> np.ndarray:
 
 
 def _band_spectra(centre: np.ndarray, width: np.ndarray) -> np.ndarray:
-    """A smooth band of noise around `centre`, of unit power, shape (frames, bins)."""
+    """A smooth band of noise around ``centre``, of unit power, shape ``(frames, bins)``."""
     frequency = np.arange(_FFT // 2 + 1) * (SAMPLE_RATE / _FFT)
     distance = (frequency - centre[:, None]) / width[:, None]
     magnitude = np.exp(-0.5 * distance**2) + 0.05
@@ -268,7 +264,7 @@ def _band_spectra(centre: np.ndarray, width: np.ndarray) -> np.ndarray:
 
 
 def _shape(source: np.ndarray, spectra: np.ndarray) -> np.ndarray:
-    """Filter a source (N,) with a spectrum every `_HOP` samples (frames, bins), by overlap-add."""
+    """Filter a source ``(N,)`` with a spectrum every ``_HOP`` samples ``(frames, bins)``, by overlap-add."""
     n, hops = len(source), _WINDOW // _HOP
     padded = np.pad(source, (_WINDOW // 2, _WINDOW + _HOP))
     count = n // _HOP + 1

@@ -1,10 +1,11 @@
 """A synthetic speech corpus in TIMIT's layout and format, made on this machine in seconds.
 
-It exists so that everything that reads TIMIT can be run and tested without TIMIT. It shares TIMIT's
-shape (SPHERE files by dialect, speaker and sentence, TRAIN and TEST, the two SA sentences read by
-everybody, waveforms of similar level) and is no substitute for it: no figure measured on it says
-anything about speech.
+It exists so that everything that reads TIMIT can be run and tested without TIMIT. It shares TIMIT's shape (SPHERE files
+by dialect, speaker and sentence, TRAIN and TEST, the two SA sentences read by everybody, waveforms of similar level)
+and is no substitute for it: no figure measured on it says anything about speech.
 """
+
+from __future__ import annotations
 
 import os
 import shutil
@@ -13,17 +14,17 @@ from pathlib import Path
 
 import numpy as np
 
-from pyro_stcn.data.audio import write_sphere
-from pyro_stcn.data.checks import DataError
-from pyro_stcn.data.synthesis import SAMPLE_RATE, Speaker, random_sentence, synthesise
-from pyro_stcn.data.timit import SYNTHETIC_DATABASE
+from .audio import write_sphere
+from .checks import DataError
+from .synthesis import SAMPLE_RATE, Speaker, random_sentence, synthesise
+from .timit import SYNTHETIC_DATABASE
 
 _VERSION = 1  # part of the folder's name: raise it with any change of what is generated
 _SA_SYLLABLES = (11, 9)
 
 
 def cache_folder() -> Path:
-    """Where generated data are kept: `$PYRO_STCN_CACHE`, or ~/.cache/pyro-stcn."""
+    """Where generated data are kept: ``$PYRO_STCN_CACHE``, or ``~/.cache/pyro-stcn``."""
     chosen = os.environ.get("PYRO_STCN_CACHE")
     return Path(chosen) if chosen else Path.home() / ".cache" / "pyro-stcn"
 
@@ -37,23 +38,16 @@ def synthetic_timit(
 ) -> Path:
     """Make the synthetic corpus, or find it where it was made before.
 
-    The files are written to a temporary folder that is renamed when complete, so an interrupted run
-    leaves nothing behind that could be taken for a corpus, and two runs at once do no harm.
+    The files are written to a temporary folder that is renamed when complete, so an interrupted run leaves nothing
+    behind that could be taken for a corpus, and two runs at once do no harm.
 
-    Args:
-        folder: where to make it, in a subfolder named by version and arguments; `cache_folder()` if
-            not given.
-        speakers: number of speakers in TRAIN and in TEST.
-        sentences: sentences per speaker, each of about two seconds; the first two are SA1 and SA2.
-        seed: an integer >= 0. Equal arguments give equal bytes (on one kind of machine and numpy).
-
-    Returns:
-        The folder to give to `load_timit`. The default corpus has 144 recordings, 9 MB.
-
-    Raises:
-        ValueError: if there would be no speaker in a part, no sentence, or the seed is negative.
-        DataError: if the folder is there but recordings are missing from it.
-
+    :param folder: where to make it, in a subfolder named by version and arguments; ``cache_folder()`` if not given.
+    :param speakers: number of speakers in TRAIN and in TEST.
+    :param sentences: sentences per speaker, each of about two seconds; the first two are SA1 and SA2.
+    :param seed: an integer >= 0. Equal arguments give equal bytes (on one kind of machine and numpy).
+    :returns: the folder to give to ``load_timit``. The default corpus has 144 recordings, 9 MB.
+    :raises ValueError: if there would be no speaker in a part, no sentence, or the seed is negative.
+    :raises DataError: if the folder is there but recordings are missing from it.
     """
     if min(speakers) < 1 or sentences < 1 or seed < 0:
         raise ValueError(

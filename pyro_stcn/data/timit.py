@@ -1,20 +1,21 @@
 """TIMIT as raw frames, prepared as the published results on it were.
 
-Published protocol (Fraccaro et al. 2016, reused by all later papers with these tables): a step is
-200 consecutive samples at 16 kHz, without overlap or window; all values are standardised with one
-mean and one standard deviation of the training waveform; for training, all waveforms are joined
-into one and cut into segments of 40 steps wherever those fall; each test utterance is one sequence,
-without its incomplete last frame.
+Published protocol (Fraccaro et al. 2016, reused by all later papers with these tables): a step is 200 consecutive
+samples at 16 kHz, without overlap or window; all values are standardised with one mean and one standard deviation of
+the training waveform; for training, all waveforms are joined into one and cut into segments of 40 steps wherever those
+fall; each test utterance is one sequence, without its incomplete last frame.
 
 Where this loader differs from the published scripts:
 
-* The scripts round the number of segments down to a multiple of 64 and order them so that a
-  recurrent state can be carried from batch to batch. Nothing here carries state: all segments are
-  kept. They also join the files in the order of a shuffle; here it is the order of the names.
-* The scripts validate on 5 % of the training files. Here whole speakers are held out unless
-  `Validation.FILES` is asked for.
-* The scripts never score the last frame of a test utterance. Here it is, unless `drop_last_frame`.
+* The scripts round the number of segments down to a multiple of 64 and order them so that a recurrent state can be
+  carried from batch to batch. Nothing here carries state: all segments are kept. They also join the files in the order
+  of a shuffle; here it is the order of the names.
+* The scripts validate on 5 % of the training files. Here whole speakers are held out unless ``Validation.FILES`` is
+  asked for.
+* The scripts never score the last frame of a test utterance. Here it is, unless ``drop_last_frame``.
 """
+
+from __future__ import annotations
 
 import os
 from collections import Counter
@@ -24,12 +25,12 @@ from enum import StrEnum
 import numpy as np
 import torch
 
-from pyro_stcn.data.audio import frames
-from pyro_stcn.data.batch import SequenceDataset
-from pyro_stcn.data.checks import DataError
-from pyro_stcn.data.corpus import Corpus
-from pyro_stcn.data.standardise import Standardiser
-from pyro_stcn.data.timit_files import SAMPLE_RATE, Utterance, read_timit_files
+from .audio import frames
+from .batch import SequenceDataset
+from .checks import DataError
+from .corpus import Corpus
+from .standardise import Standardiser
+from .timit_files import SAMPLE_RATE, Utterance, read_timit_files
 
 SYNTHETIC_DATABASE = "pyro-stcn-synthetic"  # what the headers of the synthetic corpus say
 _COMPLETE = {"train": 4620, "test": 1680}  # recordings in the parts of LDC93S1
@@ -38,9 +39,9 @@ _COMPLETE = {"train": 4620, "test": 1680}  # recordings in the parts of LDC93S1
 class Validation(StrEnum):
     """What is held out of the training part for validation.
 
-    SPEAKERS holds out whole speakers, so no voice is in two parts. FILES holds out files at random,
-    as published; their speakers, and the texts most of them read, are also in the training data, so
-    a validation figure is better than the model does on new voices.
+    SPEAKERS holds out whole speakers, so no voice is in two parts. FILES holds out files at random, as published; their
+    speakers, and the texts most of them read, are also in the training data, so a validation figure is better than the
+    model does on new voices.
     """
 
     SPEAKERS = "speakers"
@@ -68,37 +69,29 @@ def load_timit(
     include_sa: bool = True,
     seed: int = 0,
 ) -> Corpus:
-    """Read TIMIT, a part of it, or a corpus in its layout (such as the one of `synthetic_timit`).
+    """Read TIMIT, a part of it, or a corpus in its layout (such as the one of ``synthetic_timit``).
 
-    Args:
-        root: the folder; see `timit_files` for the layouts. Whether a file is SPHERE or RIFF is
-            decided by its content.
-        frame: samples per step, the data's D; 200 (12.5 ms) as published.
-        segment: steps per training sequence, cut from all waveforms joined. A segment is named
-            after the utterance and the sample where it begins, "dr1/fvmh0/sa1+sample 2400", and may
-            run on into the next utterances. None gives whole utterances.
-        validation: what is held out of the training part.
-        valid_fraction: fraction of the training speakers (at least 2 if there are 8 or more) or
-            files that are held out for validation.
-        test_fraction: fraction of the speakers held out for test where there is no TEST part, with
-            the same minimum.
-        whole_validation: validation sequences are whole utterances as in the test set, not segments
-            as in training.
-        drop_last_frame: leave out the last whole frame of each utterance, and of the joined
-            training waveform, as published (the scripts pair frames with their successors).
-        include_sa: keep the sentences SA1 and SA2, as published. Every speaker reads these same
-            two, so with them a fifth of the test set has texts that were heard in training.
-        seed: chooses what is held out, an integer.
-
-    Returns:
-        Sequences of shape (T, frame), standardised, with the facts of the split in `description`.
-
-    Raises:
-        DataError: if nothing is found, there are too few speakers to split, or an utterance is too
-            short to hold a frame.
-        AudioError: if a recording is damaged, compressed, at another rate, and so on.
-        ValueError: if an argument is out of range.
-
+    :param root: the folder; see ``timit_files`` for the layouts. Whether a file is SPHERE or RIFF is decided by its
+        content.
+    :param frame: samples per step, the data's D; 200 (12.5 ms) as published.
+    :param segment: steps per training sequence, cut from all waveforms joined. A segment is named after the utterance
+        and the sample where it begins, "dr1/fvmh0/sa1+sample 2400", and may run on into the next utterances. None gives
+        whole utterances.
+    :param validation: what is held out of the training part.
+    :param valid_fraction: fraction of the training speakers (at least 2 if there are 8 or more) or files that are held
+        out for validation.
+    :param test_fraction: fraction of the speakers held out for test where there is no TEST part, with the same minimum.
+    :param whole_validation: validation sequences are whole utterances as in the test set, not segments as in training.
+    :param drop_last_frame: leave out the last whole frame of each utterance, and of the joined training waveform, as
+        published (the scripts pair frames with their successors).
+    :param include_sa: keep the sentences SA1 and SA2, as published. Every speaker reads these same two, so with them a
+        fifth of the test set has texts that were heard in training.
+    :param seed: chooses what is held out, an integer.
+    :returns: sequences of shape ``(T, frame)``, standardised, with the facts of the split in ``description``.
+    :raises DataError: if nothing is found, there are too few speakers to split, or an utterance is too short to hold a
+        frame.
+    :raises AudioError: if a recording is damaged, compressed, at another rate, and so on.
+    :raises ValueError: if an argument is out of range.
     """
     validation = Validation(validation)
     if frame < 1 or (segment is not None and segment < 1):

@@ -5,9 +5,11 @@ Understood, in upper, lower or mixed case and at any depth below the folder give
 * as the LDC distributes it: ``TRAIN/DR1/FVMH0/SA1.WAV``, with TRAIN and TEST;
 * as NLTK distributes its sample: ``dr1-fvmh0/sa1.wav``, without that level.
 
-A recording is called "dr1/fvmh0/sa1" in either, and recordings are sorted by that name, so equal
-recordings give equal data.
+A recording is called "dr1/fvmh0/sa1" in either, and recordings are sorted by that name, so equal recordings give equal
+data.
 """
+
+from __future__ import annotations
 
 import os
 import re
@@ -19,8 +21,8 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from pyro_stcn.data.audio import Audio, AudioError, read_audio
-from pyro_stcn.data.checks import DataError
+from .audio import Audio, AudioError, read_audio
+from .checks import DataError
 
 SAMPLE_RATE = 16000
 LAYOUTS = "TRAIN/DR1/FVMH0/SA1.WAV (LDC) or dr1-fvmh0/sa1.wav (NLTK), in any case and at any depth"
@@ -36,12 +38,10 @@ _LAYOUT = re.compile(
 class Utterance:
     """One recording.
 
-    Attributes:
-        name: "dialect/speaker/sentence" in lower case.
-        part: "train" or "test" if a folder of the layout says so, otherwise None.
-        samples: int16 of shape (N,), at 16 kHz.
-        database: what its header says it belongs to, or None.
-
+    :param name: "dialect/speaker/sentence" in lower case.
+    :param part: "train" or "test" if a folder of the layout says so, otherwise None.
+    :param samples: int16 of shape ``(N,)``, at 16 kHz.
+    :param database: what its header says it belongs to, or None.
     """
 
     name: str
@@ -64,10 +64,8 @@ class Utterance:
 class TimitFiles:
     """All recordings of a folder, one per name, and what had to be decided to get there.
 
-    Attributes:
-        utterances: sorted by name.
-        remarks: sentences for the description of the corpus: copies and files left aside.
-
+    :param utterances: sorted by name.
+    :param remarks: sentences for the description of the corpus: copies and files left aside.
     """
 
     utterances: tuple[Utterance, ...]
@@ -84,18 +82,13 @@ class _File:
 def read_timit_files(root: str | os.PathLike[str]) -> TimitFiles:
     """Find and read all recordings below a folder, with one progress bar on a terminal.
 
-    Where a recording is there more than once, as when converted copies lie beside the originals,
-    the copies must hold the same samples, and one is used; copies that cannot be read are left
-    aside if another can.
+    Where a recording is there more than once, as when converted copies lie beside the originals, the copies must hold
+    the same samples, and one is used; copies that cannot be read are left aside if another can.
 
-    Args:
-        root: a folder with one of the layouts above, or one that holds such a folder.
-
-    Raises:
-        DataError: if the folder is missing or holds no recording, or if copies of one recording
-            differ or lie both under TRAIN and under TEST.
-        AudioError: the first recording that cannot be read, and how many there are.
-
+    :param root: a folder with one of the layouts above, or one that holds such a folder.
+    :raises DataError: if the folder is missing or holds no recording, or if copies of one recording differ or lie both
+        under TRAIN and under TEST.
+    :raises AudioError: the first recording that cannot be read, and how many there are.
     """
     root = Path(root)
     found, others = _find(root)
@@ -140,7 +133,7 @@ def _find(root: Path) -> tuple[dict[str, list[_File]], int]:
 
 
 def _walk(root: Path) -> Iterator[Path]:
-    """All files below `root`, through links to folders, each folder once."""
+    """All files below ``root``, through links to folders, each folder once."""
     seen = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
         true_folder = os.path.realpath(folder)
@@ -153,7 +146,7 @@ def _walk(root: Path) -> Iterator[Path]:
 
 
 def _read_one(files: list[_File]) -> Utterance:
-    """Read the recording of which `files` are the copies."""
+    """Read the recording of which ``files`` are the copies."""
     parts = {file.part for file in files} - {None}
     if len(parts) > 1:
         paths = " and ".join(str(file.path) for file in files)

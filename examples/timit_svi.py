@@ -1,0 +1,144 @@
+"""Train a stochastic temporal convolutional network on speech, and look at what it learned.
+
+    python examples/timit_svi.py                                  # on synthetic speech that is made on the spot
+    python examples/timit_svi.py --data /path/to/TIMIT            # the LDC layout or NLTK's sample
+    python examples/timit_svi.py --preset timit/stcn-dense-gmm    # the paper's size, for a GPU
+
+Into --output go the checkpoints, the log, the posterior as an ArviZ file, plots, and speech as .wav.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import arviz as az
+import matplotlib.pyplot as plt
+import numpy as np
+import pyro
+import torch
+import tyro
+from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+
+from pyro_stcn import plots
+from pyro_stcn.bounds import IWAE
+from pyro_stcn.checkpoint import load_model
+from pyro_stcn.data import Corpus, Validation, batches, load_timit, synthetic_timit, write_wav
+from pyro_stcn.evaluation import Evaluation, evaluate
+from pyro_stcn.generation import generate, reconstruct
+from pyro_stcn.models import SequenceModel
+from pyro_stcn.posterior import from_pyro_svi
+from pyro_stcn.presets import preset
+from pyro_stcn.training import fit
+
+
+@dataclass
+class Args:
+    """Train a stochastic temporal convolutional network on speech in TIMIT's format and report what it learned."""
+
+    data: Path | None = None
+    """Folder of the corpus, in the LDC layout or that of NLTK's sample. Default: synthetic speech."""
+    preset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "timit/stcn-dense-gmm-small"
+    """One of the "timit/..." presets: stcn or stcn-dense, -normal or -gmm, -small for CPUs or nothing for the paper's size."""
+    loss: Literal["trace", "meanfield", "graph", "renyi", "iwae"] = "meanfield"
+    """Training objective: Pyro's Trace_ELBO, TraceMeanField_ELBO (analytic KL), TraceGraph_ELBO, RenyiELBO (alpha 0), or IWAE."""
+    particles: int = 1
+    """Draws per sequence in the training objective; renyi and iwae need at least 2 to differ from the ELBO."""
+    steps: int | None = None
+    """Updates; default: the preset's."""
+    test_particles: int = 20
+    """K of the importance-weighted bound that is reported."""
+    validation: Validation = Validation.SPEAKERS
+    """Hold out whole speakers, or, as published, a proportion of the files."""
+    output: Path = Path("runs/timit")
+    """Folder for everything that is written."""
+    resume: bool = False
+    """Go on with the run in --output."""
+    bfloat16: bool = False
+    """Run the convolution blocks in bfloat16 while training."""
+    seed: int = 0
+    """Seed of weights, batches and noise."""
+
+
+LOSSES = {
+    "trace": Trace_ELBO,
+    "meanfield": TraceMeanField_ELBO,
+    "graph": TraceGraph_ELBO,
+    "renyi": lambda **k: RenyiELBO(alpha=0, **k),
+    "iwae": IWAE,
+}
+
+
+def main(args: Args) -> None:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    corpus = load_timit(args.data or synthetic_timit(), validation=args.validation)
+    print(corpus.description)
+
+    chosen = preset(args.preset)
+    training = replace(chosen.training, seed=args.seed, bfloat16_blocks=args.bfloat16)
+    training = replace(training, steps=args.steps or training.steps)
+    pyro.set_rng_seed(args.seed)
+    net = chosen.model.build().to(device)
+    print(f"{args.preset}: {sum(p.numel() for p in net.parameters()):,} parameters on {device}")
+
+    # The pair net.model and net.guide goes with any ELBO. The model's plates nest at most two deep.
+    elbo: ELBO = LOSSES[args.loss](num_particles=args.particles, vectorize_particles=True, max_plate_nesting=2)
+    facts = {"standardiser": corpus.standardiser.to_dict(), "data": corpus.description}
+    result = fit(
+        net, corpus.train, corpus.valid, elbo=elbo, config=training, folder=args.output, resume=args.resume, facts=facts
+    )
+    print(f"{result.stopped}, {result.step} steps; best validation bound after {result.best_step}: {result.best_bound}")
+    net = load_model(result.best)[0].to(device)
+
+    test = evaluate(net, corpus.test, particles=args.test_particles, seed=args.seed)
+    print(f"Test set of {corpus.name}, standardised samples. {test}")
+    (args.output / "test.txt").write_text(f"{corpus.description}\n{test}\n")
+
+    inspect(net, corpus, args.output)
+    draw(net, corpus, test, args.output)
+    print(f"Everything is in {args.output.resolve()}")
+
+
+def inspect(net: SequenceModel, corpus: Corpus, folder: Path) -> None:
+    """Hand the posterior of the first test utterances to ArviZ."""
+    batch = next(batches(corpus.test, 3)).to(next(net.parameters()).device)
+    idata = from_pyro_svi(
+        net.model,
+        net.guide,
+        model_args=(batch.x, batch.mask),
+        coords={"sequences": list(batch.names)},
+        num_samples=50,
+    )
+    idata.to_netcdf(str(folder / "posterior.nc"))
+    kl = [name for name in idata["sample_stats"].data_vars if name.startswith("kl_")]
+    print("KL(q || p) of every layer, nats per sequence, over draws of the latents above:")
+    print(az.summary(idata, group="sample_stats", var_names=kl, kind="stats"))
+
+
+def draw(net: SequenceModel, corpus: Corpus, test: Evaluation, folder: Path) -> None:
+    """Plot the run, a reconstruction and samples from the prior, and write the sounds."""
+
+    def sound(frames: torch.Tensor) -> np.ndarray:
+        samples = corpus.standardiser.invert(frames.cpu().numpy().reshape(-1))
+        return np.clip(np.round(samples), -32768, 32767).astype(np.int16)
+
+    batch = next(batches(corpus.test, 1)).to(next(net.parameters()).device)
+    sounds = {"original": sound(batch.x[0]), "reconstruction": sound(reconstruct(net, batch.x, batch.mask)[0])}
+    samples = generate(net, steps=160, batch_size=4)
+    sounds |= {f"sample-{i}": sound(sample) for i, sample in enumerate(samples)}
+    for name, samples in sounds.items():
+        write_wav(folder / f"{name}.wav", samples, corpus.sample_rate)
+
+    plots.training_curve(folder).figure.savefig(folder / "training.png", dpi=120)
+    plots.kl_by_layer(test.kl).figure.savefig(folder / "kl.png", dpi=120)
+    figure, axes = plt.subplots(6, 1, figsize=(9, 13), layout="constrained")
+    for i, name in enumerate(("original", "reconstruction", "sample-0")):
+        plots.waveform(sounds[name], corpus.sample_rate, axes[2 * i])
+        plots.spectrogram(sounds[name], corpus.sample_rate, axes[2 * i + 1])
+        axes[2 * i].set_title(f"{name} of {batch.names[0]}" if i < 2 else "a sample from the prior")
+    figure.savefig(folder / "sounds.png", dpi=120)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Args, description=__doc__))

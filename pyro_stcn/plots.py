@@ -1,0 +1,92 @@
+"""Pictures of numbers that other modules compute. Every function draws into given Axes (or new ones) and returns them."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+from matplotlib.axes import Axes
+
+__all__ = ["kl_by_layer", "spectrogram", "training_curve", "waveform"]
+
+
+def training_curve(folder: str | Path, ax: Axes | None = None) -> Axes:
+    """Bound of the training batches and of the validations against the step, from the logs that ``fit`` wrote.
+
+    A line marks the end of the KL annealing. The first steps of a run are often far below the rest, so the axis begins at the
+    fifth percentile of what was logged.
+    """
+    ax = ax or plt.subplots(figsize=(7, 4), layout="constrained")[1]
+    train = _read(Path(folder) / "train.csv")
+    ax.plot(train["step"], train["bound"], lw=0.7, alpha=0.6, label="training batch")
+    values = list(train["bound"])
+    if (Path(folder) / "valid.csv").exists():
+        valid = _read(Path(folder) / "valid.csv")
+        ax.errorbar(valid["step"], valid["bound"], yerr=valid["standard_error"], fmt="o-", ms=4, capsize=2, label="validation")
+        values += list(valid["bound"])
+    annealed = train["step"][train["kl_weight"] >= 1]
+    if len(annealed):
+        ax.axvline(annealed[0], color="0.6", ls=":", label="KL weight reaches 1")
+    low, high = np.percentile(values, 5), max(values)
+    ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    ax.set(xlabel="step", ylabel="bound at KL weight 1 (nats per sequence)")
+    ax.legend(loc="lower right")
+    return ax
+
+
+def kl_by_layer(kl: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
+    """KL(q || p) of every layer, mean and standard error over sequences, on a logarithmic axis: layers differ by decades.
+
+    :param kl: one value per sequence for each latent, as in :class:`~pyro_stcn.evaluation.Evaluation`.
+    """
+    ax = ax or plt.subplots(figsize=(5, 3.5), layout="constrained")[1]
+    names = list(kl)
+    means = np.array([np.mean(kl[name]) for name in names])
+    errors = [np.std(kl[name], ddof=1) / np.sqrt(len(kl[name])) if len(kl[name]) > 1 else 0.0 for name in names]
+    bars = ax.barh(names, means, xerr=errors, capsize=3, color="C0")
+    ax.bar_label(bars, labels=[f" {mean:.3g}" for mean in means], padding=4)
+    ax.set_xscale("log")
+    floor = max(means[means > 0].min(initial=1.0), 1e-3)
+    ax.set_xlim(min(floor / 3, 0.5), max(means.max(), floor) * 8)
+    ax.set(xlabel="KL(q || p), nats per sequence", ylabel="layer, z1 nearest the data")
+    return ax
+
+
+def waveform(samples: np.ndarray, rate: int, ax: Axes | None = None, **line) -> Axes:
+    """Amplitude against time in seconds.
+
+    :param samples: one-dimensional.
+    :param line: passed on to ``Axes.plot``.
+    """
+    ax = ax or plt.subplots(figsize=(8, 2), layout="constrained")[1]
+    ax.plot(np.arange(len(samples)) / rate, samples, **{"lw": 0.4, **line})
+    ax.set(xlabel="seconds", ylabel="amplitude", xlim=(0, len(samples) / rate))
+    return ax
+
+
+def spectrogram(samples: np.ndarray, rate: int, ax: Axes | None = None, window: float = 0.016) -> Axes:
+    """Power in decibels over time and frequency, 80 dB deep.
+
+    :param samples: one-dimensional, longer than a window.
+    :param window: length of the analysis window in seconds.
+    """
+    ax = ax or plt.subplots(figsize=(8, 3), layout="constrained")[1]
+    size = int(window * rate)
+    hop = size // 4
+    pieces = np.lib.stride_tricks.sliding_window_view(samples.astype(float), size)[::hop] * np.hanning(size)
+    power = 20 * np.log10(np.abs(np.fft.rfft(pieces, n=4 * size, axis=-1)).T + 1e-3)
+    extent = (0, len(samples) / rate, 0, rate / 2000)
+    ax.imshow(power, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=power.max() - 80, vmax=power.max())
+    ax.set(xlabel="seconds", ylabel="kHz")
+    return ax
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    with open(path, newline="") as file:
+        rows = list(csv.DictReader(file))
+    if not rows:
+        raise ValueError(f"{path} has no rows yet: nothing to plot")
+    return {key: np.array([float(row[key]) for row in rows]) for key in rows[0]}
