@@ -16,10 +16,10 @@ from typing import Any
 
 import pyro
 import torch
-from pyro import poutine
 from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.infer.enum import get_importance_trace
+from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 from tqdm import tqdm
@@ -27,12 +27,10 @@ from tqdm import tqdm
 __all__ = ["SAMPLE_DIMS", "Layout", "Names", "draw", "run"]
 
 Names = Mapping[str, Sequence[str]]  # of a variable: the names of its axes
-Trace = poutine.Trace
 Site = Any  # a Pyro message: its type declares every field optional, in a trace they are filled in
 Value = tuple[str, Tensor, Sequence[int]]  # variable, its value in one run, its shape in one draw
 
 SAMPLE_DIMS = ("chain", "draw")  # ArviZ's own axes, in front of those of a site
-OUTER_PLATE = "_from_pyro_svi_draws"  # of a vectorised run
 
 
 @torch.no_grad()
@@ -53,7 +51,7 @@ def run(
             return get_importance_trace("flat", math.inf, model, guide, args, kwargs)
         # The plate stands inside the trace and the replay, as everywhere in Pyro: a replayed site is not broadcast any
         # more by what stands outside.
-        outer = pyro.plate(OUTER_PLATE, draws, dim=-nesting - 1)
+        outer = pyro.plate("_from_pyro_svi_draws", draws, dim=-nesting - 1)
         try:
             return get_importance_trace("flat", nesting + 1, outer(model), outer(guide), args, kwargs)
         except (RuntimeError, ValueError, IndexError) as error:
@@ -66,7 +64,7 @@ class Layout:
 
     unobserved: list[str]  # latents, then deterministic sites
     kept: list[str]  # those of them that go to the posterior
-    observed: list[str]
+    observed: dict[str, Tensor]  # values; one that Pyro broadcast against the plates is written out
     sites: dict[str, Site]  # of the model, by name
     cells: list  # plates that all sample sites share, outermost first
     nesting: int  # number of batch dimensions that model and guide use
@@ -80,21 +78,19 @@ class Layout:
         :raises ValueError: for what has no faithful conversion, and for names of no such site.
         """
         p, q = _samples(model), _samples(guide)
-        latents = [name for name, s in p.items() if not (s["is_observed"] or _is(s, "is_auxiliary"))]
-        missing = [name for name in latents if name not in q]
-        if missing:
+        proper = {name: s for name, s in p.items() if not s["infer"].get("is_auxiliary")}
+        latents = [name for name, s in proper.items() if not s["is_observed"]]
+        if missing := [name for name in latents if name not in q]:
             raise ValueError(
-                f"the guide does not draw the latent(s) {missing} of the model. A latent that was enumerated out has "
-                "no draws: use pyro.infer.infer_discrete, or put it in the guide"
+                f"the guide does not draw the latent(s) {missing}; those enumerated out need pyro.infer.infer_discrete"
             )
         if not latents:
             raise ValueError("the model has no latent that the guide draws: no posterior to convert")
         everything = [*p.values(), *q.values()]
-        for frame in itertools.chain.from_iterable(s["cond_indep_stack"] for s in everything):
+        for frame in (frame for s in everything for frame in s["cond_indep_stack"]):
             if frame.full_size not in (None, frame.size):
                 raise ValueError(
-                    f"plate {frame.name!r} is subsampled ({frame.size} of {frame.full_size}): each draw would be "
-                    "about other data. Run model and guide on all of it"
+                    f"plate {frame.name!r} is subsampled ({frame.size} of {frame.full_size}): run on all the data"
                 )
             if frame.name in SAMPLE_DIMS:
                 raise ValueError(f"plate {frame.name!r} has the name of an axis of ArviZ: rename it")
@@ -106,25 +102,15 @@ class Layout:
         return cls(
             unobserved=unobserved,
             kept=[name for name in unobserved if var_names is None or name in var_names],
-            observed=[name for name, s in p.items() if s["is_observed"] and not _is(s, "is_auxiliary")],
+            observed={name: s["value"].expand(_shape(s)) for name, s in proper.items() if s["is_observed"]},
             sites=sites,
             cells=[frame for frame in _plates(p[latents[0]]) if frame in shared],
-            nesting=max(max(len(s["fn"].batch_shape), *(-f.dim for f in _plates(s)), 0) for s in everything),
+            nesting=max(len(s["fn"].batch_shape) for s in everything),
             kl=_kl_terms(latents, q),
         )
 
-    @property
-    def observations(self) -> dict[str, Tensor]:
-        """Observed values; one that Pyro broadcast against the plates is written out."""
-        return {name: self.sites[name]["value"].expand(_shape(self.sites[name])) for name in self.observed}
-
     def axis_names(self, dims: Names, extra_event_dims: Names) -> dict[str, list[str]]:
-        """Names of all axes of every site, from its plates and from what the user gave.
-
-        :param dims: names of all axes of a site or of its event axes.
-        :param extra_event_dims: names of event axes, after those that the site itself names.
-        :raises ValueError: for names of axes that a site does not have.
-        """
+        """Names of all axes of every site; the parameters are those of ``from_pyro_svi``."""
         return {
             name: _site_axes(name, self.sites[name], dims.get(name), extra_event_dims.get(name, ()))
             for name in [*self.unobserved, *self.observed]
@@ -132,9 +118,8 @@ class Layout:
 
     def likelihood_axes(self, name: str) -> list[int]:
         """Batch axes of an observed site that hold more than one value or belong to a plate."""
-        site = self.sites[name]
-        shape = _log_prob(site).shape
-        plates = {len(shape) + frame.dim for frame in _plates(site)}
+        shape = _log_prob(self.sites[name]).shape
+        plates = {len(shape) + frame.dim for frame in _plates(self.sites[name])}
         return [i for i, size in enumerate(shape) if size > 1 or i in plates]
 
 
@@ -174,12 +159,10 @@ def _rows(name: str, value: Tensor, shape: Sequence[int], draws: int | None) -> 
     """
     rows = value[None] if draws is None else value
     if rows.shape[:1] != (draws or 1,) or [n for n in rows.shape[1:] if n != 1] != [n for n in shape if n != 1]:
+        expected = f"{draws} parallel draws, not {tuple(shape)} in each: use parallel=False"
         if draws is None:
-            raise ValueError(f"{name!r} has shape {tuple(value.shape)} in one draw and {tuple(shape)} in another")
-        raise ValueError(
-            f"{name!r} has shape {tuple(value.shape)} for {draws} parallel draws, which is not one {tuple(shape)} for "
-            "each: use parallel=False"
-        )
+            expected = f"one draw and {tuple(shape)} in another"
+        raise ValueError(f"{name!r} has shape {tuple(value.shape)} in {expected}")
     return rows.reshape(-1, *shape)
 
 
@@ -196,24 +179,23 @@ def _log_likelihood(layout: Layout, model: Trace, guide: Trace) -> Iterator[Valu
 
 
 def _sample_stats(layout: Layout, model: Trace, guide: Trace) -> Iterator[Value]:
-    kept = {frame.dim for frame in layout.cells} | {-layout.nesting - 1}  # the latter holds the draws, if vectorised
+    kept = {frame.dim for frame in layout.cells} | {-layout.nesting - 1}  # the latter: the draws, if vectorised
 
     def per_cell(value: Tensor) -> Tensor:
         summed = [i for i in range(-value.dim(), 0) if i not in kept]
         return value.double().sum(summed) if summed else value.double()  # no dimension would mean all of them
 
-    def total(terms: Mapping[str, Tensor], names: Iterable[str]) -> Tensor:
-        return sum((terms[name] for name in names), start=torch.zeros(()))
-
     p, q = _samples(model), _samples(guide)
     log_p = {name: per_cell(_log_prob(site)) for name, site in p.items()}
     log_q = {name: per_cell(_log_prob(site)) for name, site in q.items()}
-    statistics = {"lp": total(log_p, p), "log_weight": total(log_p, p) - total(log_q, q)}
+    lp: Any = sum(log_p.values())
+    shape = [frame.size for frame in layout.cells]
+    yield "lp", lp, shape
+    yield "log_weight", lp - sum(log_q.values()), shape
     for name, (of_guide, of_model) in layout.kl.items():
         kl = _analytic_kl(q[of_guide[0]], p[of_model[0]]) if len(of_guide) == 1 else None
-        statistics[name] = total(log_q, of_guide) - total(log_p, of_model) if kl is None else per_cell(kl)
-    for name, value in statistics.items():
-        yield name, value, [frame.size for frame in layout.cells]
+        sampled: Any = sum(log_q[n] for n in of_guide) - sum(log_p[n] for n in of_model)
+        yield name, sampled if kl is None else per_cell(kl), shape
 
 
 _GROUPS = {"posterior": _posterior, "log_likelihood": _log_likelihood, "sample_stats": _sample_stats}
@@ -234,8 +216,7 @@ def _kl_terms(latents: list[str], q: Mapping[str, Site]) -> dict[str, tuple[list
     """Say which densities of the guide and of the model make up each KL term.
 
     An automatic guide draws an auxiliary variable and transforms it; the latent itself is then a Delta whose
-    log-density is the Jacobian. Pyro names the auxiliary after the latent where there is one for each; what is left
-    was drawn jointly and cannot be split over the latents.
+    log-density is the Jacobian. Pyro names the auxiliary after its latent; what is left was drawn jointly for several.
     """
     others = [name for name in q if name not in latents]
     own = {name: [a for a in (f"{name}_unconstrained", f"{name}_aux") if a in others] for name in latents}
@@ -247,8 +228,8 @@ def _kl_terms(latents: list[str], q: Mapping[str, Site]) -> dict[str, tuple[list
     return terms
 
 
-def _is(site: Site, flag: str) -> bool:
-    return bool(site["infer"].get(flag))
+def _is_deterministic(site: Site) -> bool:
+    return bool(site["infer"].get("_deterministic"))
 
 
 def _is_point(site: Site) -> bool:
@@ -260,13 +241,12 @@ def _is_point(site: Site) -> bool:
 
 def _samples(trace: Trace) -> dict[str, Site]:
     """Sample sites that carry a density: all but ``pyro.deterministic``."""
-    return {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and not _is(s, "_deterministic")}
+    return {n: s for n, s in trace.nodes.items() if s["type"] == "sample" and not _is_deterministic(s)}
 
 
 def _plates(site: Site) -> list:
     """Vectorised plates around a site, outermost dimension first."""
-    frames = [f for f in site["cond_indep_stack"] if f.vectorized and f.name != OUTER_PLATE]
-    return sorted(frames, key=lambda f: f.dim)
+    return sorted((f for f in site["cond_indep_stack"] if f.vectorized), key=lambda f: f.dim)
 
 
 def _log_prob(site: Site) -> Tensor:
@@ -276,14 +256,14 @@ def _log_prob(site: Site) -> Tensor:
 
 def _shape(site: Site) -> torch.Size:
     """Shape of a site's value, broadcast against its plates."""
-    return torch.broadcast_shapes(site["value"].shape, () if _is(site, "_deterministic") else site["fn"].shape())
+    return torch.broadcast_shapes(site["value"].shape, () if _is_deterministic(site) else site["fn"].shape())
 
 
 def _site_axes(name: str, site: Site, given: Sequence[str] | None, extra: Sequence[str]) -> list[str]:
     """Names of the axes of a site's value: given, else of its plates, its ``event_dims`` and ``extra``."""
     shape, plates = _shape(site), _plates(site)
     batch = max(len(shape) - site["fn"].event_dim, 0)
-    if _is(site, "_deterministic") and batch == 0:
+    if _is_deterministic(site) and batch == 0:
         # Pyro takes all axes for event axes unless told: those that fit the plates are not.
         fitting = itertools.takewhile(lambda pair: pair[0].size == pair[1], zip(plates, shape, strict=False))
         batch = len(list(fitting))

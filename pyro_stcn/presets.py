@@ -78,7 +78,7 @@ def _small(dense: bool, head: HeadConfig, data_dim: int) -> Preset:
     ladder = LadderConfig((64, 32, 16), 64)
     backbone = DilatedTCNConfig(((1, 2, 4, 8, 16),) * 3, 64)
     output = PointwiseOutputConfig(2, 64) if isinstance(head, PenStrokeConfig) else CausalOutputConfig(3, 64)
-    training = TrainingConfig(2000, kl_increment=2e-3, evaluate_every=250, mean_over_steps=isinstance(head, PenStrokeConfig))
+    training = TrainingConfig(2000, learning_rate=4e-3, kl_increment=2e-3, evaluate_every=250, mean_over_steps=isinstance(head, PenStrokeConfig))
     return Preset(STCNConfig(data_dim, backbone, ladder, dense, output, head), training, "a small model for two CPU cores")
 
 

@@ -13,9 +13,12 @@ import pyro
 import pyro.distributions as dist
 import torch
 from pyro.infer.util import is_validation_enabled
+from pyro.poutine.guide import GuideMessenger
+from pyro.poutine.runtime import _PYRO_STACK
+from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 
-__all__ = ["Evidence", "SequenceModel"]
+__all__ = ["Evidence", "SequenceModel", "SharedGuide"]
 
 
 class Evidence(StrEnum):
@@ -140,6 +143,26 @@ class SequenceModel(nn.Module, ABC):
                 "mask that step out or repair the data"
             )
         return x
+
+
+class SharedGuide(GuideMessenger):
+    """A guide that runs its model once and is handed each prior as it comes, so that what both need is computed once.
+
+    To the outside it is a guide like any other: its trace holds the latents and not the data. A plain ``GuideMessenger`` also shows
+    the observed sites to whoever traces it; ``Predictive`` would then return the data as its own prediction, and
+    ``pyro.infer.importance`` would cancel the likelihood, both without an error.
+    """
+
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+        """Draw all latents given the data; returns the value of every sample site."""
+        values = super().__call__(*args, **kwargs)
+        observed = [name for name, site in self.trace.nodes.items() if site.get("is_observed")]
+        # Blocking the sites would hide them from plates and scales, too: they are taken out of the records afterwards.
+        for handler in _PYRO_STACK:
+            if isinstance(handler, TraceMessenger):
+                for name in set(observed) & set(handler.trace.nodes):  # a trace of parameters alone has none
+                    handler.trace.remove_node(name)
+        return values
 
 
 def _forget_parameters(prefix: str) -> None:

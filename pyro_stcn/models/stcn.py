@@ -15,13 +15,12 @@ import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from pyro import poutine
-from pyro.poutine.guide import GuideMessenger
 from torch import Tensor
 
 from ..ladder import LadderConfig, LadderLayer, base_normal, build_ladder
 from ..observation import CausalOutputConfig, GaussianMixtureConfig, HeadConfig, OutputConfig
 from ..tcn import DilatedTCNConfig
-from .base import Evidence, SequenceModel
+from .base import Evidence, SequenceModel, SharedGuide
 
 __all__ = ["STCN", "STCNConfig", "STCNGuide", "STCNState"]
 
@@ -168,11 +167,10 @@ def _for_guide(name: str) -> str:
     return f"{name}_guide"
 
 
-class STCNGuide(GuideMessenger):
+class STCNGuide(SharedGuide):
     """The inference network q(z | x), equations 10-13: the merge of the model's priors with bottom-up likelihoods.
 
-    A ``GuideMessenger`` runs the model once, and is handed each prior as it comes: the backbone and the prior
-    networks are computed once per step and not once for the model and once for the guide.
+    It computes the features and passes them on to the model that it runs.
     """
 
     def __init__(self, net: STCN):
