@@ -40,9 +40,9 @@ class Args:
     data: Path | None = None
     """Folder of the corpus, in the LDC layout or that of NLTK's sample. Default: synthetic speech."""
     preset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "timit/stcn-dense-gmm-small"
-    """One of the "timit/..." presets: stcn or stcn-dense, -normal or -gmm, -small for CPUs or nothing for the paper's size."""
+    """A "timit/..." preset: stcn or stcn-dense, -normal or -gmm, -small for CPUs or nothing for the paper's size."""
     loss: Literal["trace", "meanfield", "graph", "renyi", "iwae"] = "meanfield"
-    """Training objective: Pyro's Trace_ELBO, TraceMeanField_ELBO (analytic KL), TraceGraph_ELBO, RenyiELBO (alpha 0), or IWAE."""
+    """Pyro's Trace_ELBO, TraceMeanField_ELBO (analytic KL), TraceGraph_ELBO, RenyiELBO (alpha 0), or IWAE."""
     particles: int = 1
     """Draws per sequence in the training objective; renyi and iwae need at least 2 to differ from the ELBO."""
     steps: int | None = None

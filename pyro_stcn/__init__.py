@@ -1,1 +1,44 @@
-"""Stochastic temporal convolutional networks in Pyro."""
+"""Stochastic temporal convolutional networks in Pyro: a ladder of latents on any causal network."""
+
+from .bounds import IWAE
+from .evaluation import evaluate
+from .generation import generate, reconstruct
+from .ladder import LadderConfig
+from .models import MODELS, STCN, Evidence, SequenceModel, STCNConfig
+from .observation import (
+    BernoulliConfig,
+    CausalOutputConfig,
+    GaussianMixtureConfig,
+    NormalConfig,
+    PenStrokeConfig,
+    PointwiseOutputConfig,
+)
+from .posterior import from_pyro_svi
+from .presets import PRESETS, preset
+from .tcn import DilatedTCNConfig
+from .training import TrainingConfig, fit
+
+__all__ = [
+    "IWAE",
+    "MODELS",
+    "PRESETS",
+    "STCN",
+    "BernoulliConfig",
+    "CausalOutputConfig",
+    "DilatedTCNConfig",
+    "Evidence",
+    "GaussianMixtureConfig",
+    "LadderConfig",
+    "NormalConfig",
+    "PenStrokeConfig",
+    "PointwiseOutputConfig",
+    "STCNConfig",
+    "SequenceModel",
+    "TrainingConfig",
+    "evaluate",
+    "fit",
+    "from_pyro_svi",
+    "generate",
+    "preset",
+    "reconstruct",
+]

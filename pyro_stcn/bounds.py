@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
@@ -22,22 +22,25 @@ PARTICLES = "num_particles_vectorized"  # Pyro's name for the plate of vectorise
 class IWAE(ELBO):
     """The importance-weighted bound ``E log (1/K) sum_k w_k``, one weight per named plate cell (Burda et al. 2016).
 
-    It is a lower bound on log p(x) for every K, grows with K, and is the ELBO at K = 1. ``RenyiELBO(alpha=0)`` computes the same when
-    every site lies in the same plates, and one weight for the whole batch, silently, when one does not; here the plates are named and
-    anything else is refused.
+    It is a lower bound on log p(x) for every K, grows with K, and is the ELBO at K = 1. ``RenyiELBO(alpha=0)``
+    computes the same when every site lies in the same plates, and one weight for the whole batch, silently, when one
+    does not; here the plates are named and anything else is refused.
 
-    Weights per sequence are always right. Weights per step are much tighter, and a bound only where steps are independent given the
-    past of x; a model says so by a plate called "time", so ``keep=("sequences", "time")`` is refused where there is none.
+    Weights per sequence are always right. Weights per step are much tighter, and a bound only where steps are
+    independent given the past of x; a model says so by a plate called "time", so ``keep=("sequences", "time")`` is
+    refused where there is none.
 
-    Under ``poutine.mask`` a masked cell contributes 0. The scale of the observed sites (subsampling, a weight per sequence) multiplies the
-    bound; a further scale on the latents (annealing) tempers the weights, and what comes out is then an objective and not a bound.
+    Under ``poutine.mask`` a masked cell contributes 0. The scale of the observed sites (subsampling, a weight per
+    sequence) multiplies the bound; a further scale on the latents (annealing) tempers the weights, and what comes out
+    is then an objective and not a bound.
 
     All latents must be reparameterised.
 
     :param num_particles: K.
     :param keep: names of the plates that keep weights of their own; ``()`` is one weight for all the data.
     :param vectorize_particles: compute the particles as one batch (faster, more memory) or one after the other.
-    :param max_plate_nesting: how many plates the model nests; where it is not given, Pyro runs the pair once more to see.
+    :param max_plate_nesting: how many plates the model nests; where it is not given, Pyro runs the pair once more to
+        see.
     """
 
     def __init__(
@@ -86,11 +89,11 @@ class IWAE(ELBO):
         return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
 
     def _log_weights(self, model, guide, args, kwargs) -> tuple[Tensor, Tensor | float]:
-        """Return the log-weights ``(num_particles, *cells)`` and the scale outside the logarithm, ``(*cells)`` or a number."""
-        particles = []
+        """Return the log-weights ``(num_particles, *cells)`` and the scale that stays outside the logarithm."""
+        particles: list[Tensor] = []
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
             scale = _scale_of_observations(model_trace)
-            log_weight: Tensor | float = 0.0
+            log_weight: Any = 0.0
             for sign, trace in ((1, model_trace), (-1, guide_trace)):
                 for name, site in trace.nodes.items():
                     if site["type"] != "sample":
@@ -104,15 +107,16 @@ class IWAE(ELBO):
             scale = scale[0] if self.vectorize_particles else scale
         return particles[0] if self.vectorize_particles else torch.stack(particles), scale
 
-    def _by_cell(self, name: str, site: dict, value: Tensor) -> Tensor:
+    def _by_cell(self, name: str, site: Mapping, value: Tensor) -> Tensor:
         """Arrange a value of a site's batch shape as ``(particles if vectorised, *keep, all the rest)``."""
         frames = {frame.name: frame.dim for frame in site["cond_indep_stack"] if frame.vectorized}
         for plate in self.keep:
             if plate not in frames:
+                around = ", ".join(frames) or "none"
                 raise ValueError(
-                    f"a weight per {' and '.join(self.keep)} needs every sample site inside these plates, but {name!r} is not in "
-                    f"{plate!r} (plates around it: {', '.join(frames) or 'none'}); its cells are not independent, and a "
-                    "weight for each would not give a bound"
+                    f"a weight per {' and '.join(self.keep)} needs every sample site inside these plates, but {name!r} "
+                    f"is not in {plate!r} (plates around it: {around}); its cells are not independent, and a weight "
+                    "for each would not give a bound"
                 )
         wanted = [frames[plate] for plate in (PARTICLES, *self.keep) if plate in frames]
         value = value.expand(site["fn"].batch_shape).unsqueeze(-1)  # now the plates lie one further to the left
@@ -122,7 +126,9 @@ class IWAE(ELBO):
         name, site = next((n, s) for n, s in model_trace.nodes.items() if s["type"] == "sample" and s["is_observed"])
         cells = self._by_cell(name, site, scale)
         if (cells != cells[..., :1]).any():
-            raise ValueError(f"the scale of {name!r} differs within a cell of {self.keep}: it cannot be outside the logarithm")
+            raise ValueError(
+                f"the scale of {name!r} differs within a cell of {self.keep}: it cannot be outside the logarithm"
+            )
         return cells[..., 0]
 
 

@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file each, with a JSON header and a digest. Nothing in such a file can execute code.
 
-A file is written beside its destination, flushed to disk and renamed over it: after a crash at any instant the old one or the
-new one is there, whole. On load every byte that matters is checked against the digest.
+A file is written beside its destination, flushed to disk and renamed over it: after a crash at any instant the old
+one or the new one is there, whole. On load every byte that matters is checked against the digest.
 """
 
 from __future__ import annotations
@@ -22,7 +22,15 @@ from torch import Tensor
 from .configs import config_from_dict, config_to_dict
 from .models import SequenceModel
 
-__all__ = ["CheckpointError", "load_model", "load_tensors", "load_weights", "model_tensors", "save_model", "save_tensors"]
+__all__ = [
+    "CheckpointError",
+    "load_model",
+    "load_tensors",
+    "load_weights",
+    "model_tensors",
+    "save_model",
+    "save_tensors",
+]
 
 FORMAT = "pyro-stcn/1"
 PREFIX = "model."  # beside the weights a training checkpoint holds the optimiser's moments and more
@@ -89,7 +97,9 @@ def model_tensors(net: SequenceModel) -> dict[str, Tensor]:
 
 def load_weights(net: SequenceModel, tensors: Mapping[str, Tensor]) -> None:
     """Put the weights among a checkpoint's tensors into ``net``."""
-    net.load_state_dict({name.removeprefix(PREFIX): value for name, value in tensors.items() if name.startswith(PREFIX)})
+    net.load_state_dict(
+        {name.removeprefix(PREFIX): value for name, value in tensors.items() if name.startswith(PREFIX)}
+    )
 
 
 def load_model(path: str | os.PathLike) -> tuple[SequenceModel, dict[str, Any]]:

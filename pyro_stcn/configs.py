@@ -1,4 +1,4 @@
-"""Configurations as JSON and back. Only the classes listed here can be named by a file, so that reading one builds nothing else."""
+"""Configurations as JSON and back. A file can name only the classes listed here: reading one builds nothing else."""
 
 from __future__ import annotations
 
@@ -39,18 +39,18 @@ CONFIGS: dict[str, type] = {
 def config_to_dict(config: Any) -> Any:
     """Return a configuration as JSON-able values, each dataclass with its name under "type".
 
-    :raises TypeError: for a configuration class that is not in :data:`CONFIGS`, such as that of your own backbone: its models
-        can be trained and used, but their checkpoint has to be loaded into a model that you build yourself.
+    :raises TypeError: for a configuration class that is not in :data:`CONFIGS`, such as that of your own backbone:
+        its models can be trained and used, but their checkpoint has to be loaded into a model that you build yourself.
     """
-    if dataclasses.is_dataclass(config) and not isinstance(config, type):
-        name = type(config).__name__
-        if CONFIGS.get(name) is not type(config):
-            raise TypeError(f"{type(config).__module__}.{name} is not one of this library's configurations")
+    cls = type(config)
+    if dataclasses.is_dataclass(config) and CONFIGS.get(cls.__name__) is cls:
         fields = {f.name: config_to_dict(getattr(config, f.name)) for f in dataclasses.fields(config)}
-        return {"type": name, **fields}
+        return {"type": cls.__name__, **fields}
     if isinstance(config, (tuple, list)):
         return [config_to_dict(item) for item in config]
-    return config
+    if config is None or isinstance(config, (bool, int, float, str)):
+        return config
+    raise TypeError(f"{cls.__module__}.{cls.__qualname__} is not one of this library's configurations")
 
 
 def config_from_dict(value: Any) -> Any:
@@ -60,12 +60,13 @@ def config_from_dict(value: Any) -> Any:
     """
     if isinstance(value, dict):
         fields = {key: config_from_dict(item) for key, item in value.items() if key != "type"}
-        if value.get("type") not in CONFIGS:
-            raise ValueError(f"unknown configuration type {value.get('type')!r}")
+        name = value.get("type")
+        if not isinstance(name, str) or name not in CONFIGS:
+            raise ValueError(f"unknown configuration type {name!r}")
         try:
-            return CONFIGS[value["type"]](**fields)
+            return CONFIGS[name](**fields)
         except TypeError as error:
-            raise ValueError(f"{value['type']}: {error}") from None
+            raise ValueError(f"{name}: {error}") from None
     if isinstance(value, list):
         return tuple(config_from_dict(item) for item in value)
     return value

@@ -19,6 +19,7 @@ def kl_by_layer(model_trace: Trace, guide_trace: Trace, names: Iterable[str]) ->
     :param model_trace: trace of the model at the guide's draws.
     :param guide_trace: trace of the guide.
     :param names: the latent sites, for instance ``net.latent_names``.
-    :returns: per site a tensor of the site's batch shape: one value per sequence, or per sequence and step where time is a plate.
+    :returns: per site a tensor of the site's batch shape: one value per sequence, or per sequence and step where time
+        is a plate.
     """
     return {name: kl_divergence(guide_trace.nodes[name]["fn"], model_trace.nodes[name]["fn"]) for name in names}

@@ -76,13 +76,15 @@ class DiagonalGaussianMixture(TorchDistribution):
     @property
     def mean(self) -> Tensor:
         """Mean of the mixture, ``(..., D)``."""
-        return (self.logits.exp().unsqueeze(-1) * self.loc).sum(-2)
+        mean = (self.logits.exp().unsqueeze(-1) * self.loc).sum(-2)
+        return mean.expand(self.batch_shape + self.event_shape)
 
     @property
     def variance(self) -> Tensor:
         """Marginal variances of the mixture, ``(..., D)``."""
-        second = (self.logits.exp().unsqueeze(-1) * (self.loc.square() + self.scale.square())).sum(-2)
-        return second - self.mean.square()
+        # About the mean, not about zero: the difference of two large numbers would have no correct digit.
+        spread = self.scale.square() + (self.loc - self.mean.unsqueeze(-2)).square()
+        return (self.logits.exp().unsqueeze(-1) * spread).sum(-2)
 
 
 class PenStroke(TorchDistribution):
@@ -99,11 +101,12 @@ class PenStroke(TorchDistribution):
     has_rsample = False
 
     def __init__(self, stroke: TorchDistribution, pen_logits: Tensor, floor: float = 0.0, validate_args=None):
-        self.stroke = stroke
-        self.pen_logits = pen_logits
+        batch_shape = torch.broadcast_shapes(stroke.batch_shape, pen_logits.shape)
+        self.stroke = stroke if stroke.batch_shape == batch_shape else stroke.expand(batch_shape)
+        self.pen_logits = pen_logits.expand(batch_shape)
         self.floor = floor
         event_shape = torch.Size([stroke.event_shape[0] + 1])
-        super().__init__(stroke.batch_shape, event_shape, validate_args=validate_args)
+        super().__init__(batch_shape, event_shape, validate_args=validate_args)
 
     def expand(self, batch_shape, _instance=None):
         """Return the distribution with a larger batch shape, as views."""
@@ -143,3 +146,9 @@ class PenStroke(TorchDistribution):
     def mean(self) -> Tensor:
         """Mean of every channel, ``(..., D + 1)``; for the pen its probability."""
         return torch.cat([self.stroke.mean, torch.sigmoid(self.pen_logits).unsqueeze(-1)], dim=-1)
+
+    @property
+    def variance(self) -> Tensor:
+        """Variance of every channel, ``(..., D + 1)``."""
+        probability = torch.sigmoid(self.pen_logits)
+        return torch.cat([self.stroke.variance, (probability * (1 - probability)).unsqueeze(-1)], dim=-1)

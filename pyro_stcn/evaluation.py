@@ -104,8 +104,8 @@ def evaluate(
 ) -> Evaluation:
     """Score every sequence of ``dataset``, whole, with ``particles`` draws of the latents.
 
-    The annealing factor is 1, the model is in evaluation mode while it runs, and neither that mode nor the state of the random
-    generators is changed for the caller: the same ``seed`` gives the same numbers.
+    The annealing factor is 1, the model is in evaluation mode while it runs, and neither that mode nor the state of
+    the random generators is changed for the caller: the same ``seed`` gives the same numbers.
 
     :param particles: K; memory does not grow with it beyond ``chunk`` draws at a time.
     :param chunk: draws that are computed together.
@@ -117,7 +117,9 @@ def evaluate(
     results: list[dict[str, Tensor]] = []
     names: list[str] = []
     total = math.ceil(len(dataset) / batch_size)
-    bar = tqdm(batches(dataset, batch_size), total=total, desc="evaluating", disable=None if progress else True, leave=False)
+    bar = tqdm(
+        batches(dataset, batch_size), total=total, desc="evaluating", disable=None if progress else True, leave=False
+    )
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(seed)
@@ -168,7 +170,9 @@ def _draw(net: SequenceModel, batch: SequenceBatch, draws: int) -> dict[str, Ten
     """Draw latents and return, per draw and cell and in float64, the terms of the bound."""
     nesting = 1 - net.sequence_dim
     with pyro.plate(PARTICLES, draws, dim=-nesting):
-        model_trace, guide_trace = get_importance_trace("flat", nesting, net.model, net.guide, (batch.x, batch.mask), {})
+        model_trace, guide_trace = get_importance_trace(
+            "flat", nesting, net.model, net.guide, (batch.x, batch.mask), {}
+        )
     shape = (draws, *batch.mask.shape[: -net.sequence_dim])
     cells = {"log_likelihood": model_trace.nodes["x"]["log_prob"]}
     cells |= kl_by_layer(model_trace, guide_trace, net.latent_names)

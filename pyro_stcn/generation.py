@@ -12,16 +12,21 @@ __all__ = ["generate", "reconstruct"]
 
 
 @torch.no_grad()
-def generate(net: SequenceModel, steps: int, batch_size: int = 1, *, prefix: Tensor | None = None, progress: bool = True) -> Tensor:
+def generate(
+    net: SequenceModel, steps: int, batch_size: int = 1, *, prefix: Tensor | None = None, progress: bool = True
+) -> Tensor:
     """Draw sequences from the model, each latent from its prior and each observation from its distribution.
 
-    The cost of a step does not grow with the length: what the model remembers of the past is a state of fixed size. Uses torch's default generator; ``pyro.set_rng_seed`` makes it repeatable. The network is left in the mode it was in.
+    The cost of a step does not grow with the length: what the model remembers of the past is a state of fixed size.
+    Uses torch's default generator; ``pyro.set_rng_seed`` makes it repeatable. The network is left in the mode it was
+    in.
 
     :param steps: steps to generate.
     :param batch_size: sequences to generate together; with a prefix of batch size 1, continuations of that one.
-    :param prefix: observed beginning, ``(1 or batch_size, time, data_dim)``. The features see it exactly; where the observation
-        looks back over latents, those of the prefix are draws from their priors.
-    :returns: the generated steps without the prefix, ``(batch_size, steps, data_dim)``, in the units of the training data.
+    :param prefix: observed beginning, ``(1 or batch_size, time, data_dim)``. The features see it exactly; where the
+        observation looks back over latents, those of the prefix are draws from their priors.
+    :returns: the generated steps without the prefix, ``(batch_size, steps, data_dim)``, in the units of the training
+        data.
     :raises ValueError: for a prefix of the wrong shape or with values that are not finite.
     """
     weight = next(net.parameters())

@@ -6,7 +6,7 @@ given the features, so all functions take whole sequences ``(..., time, dim)`` a
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import pyro.distributions as dist
@@ -71,14 +71,14 @@ class _Trunk(nn.Module):
         # The first layer reads [d, z above]. It is kept as two matrices and the products are added, so that with K
         # draws of z (importance weighting) the part that reads d is computed once and not K times.
         self.from_features = nn.Linear(feature_dim, hidden)
-        self.from_above = nn.Linear(above_dim, hidden, bias=False) if above_dim else None
+        self.from_above: nn.Linear | None = nn.Linear(above_dim, hidden, bias=False) if above_dim else None
         self.rest = nn.Sequential()
         for _ in range(layers - 1):
             self.rest.extend([nn.ReLU(), nn.Linear(hidden, hidden)])
         self.rest.extend([nn.ReLU(), nn.Linear(hidden, out_dim)])
-        for layer in (self.from_features, self.from_above):
-            if layer is not None:
-                glorot_uniform_(layer, fan_in=feature_dim + above_dim)
+        glorot_uniform_(self.from_features, fan_in=feature_dim + above_dim)
+        if self.from_above is not None:
+            glorot_uniform_(self.from_above, fan_in=feature_dim + above_dim)
         for layer in self.rest:
             if isinstance(layer, nn.Linear):
                 glorot_uniform_(layer)
@@ -174,8 +174,23 @@ class LadderConfig:
             raise ValueError("the prior and likelihood networks need at least one hidden layer")
 
 
-def build_ladder(config: LadderConfig, feature_dims: tuple[int, ...]) -> nn.ModuleList:
-    """Return the :class:`LadderLayer` s, z1 first, for a backbone with these feature widths.
+class Ladder(nn.ModuleList):
+    """The layers, z1 first: ``ladder[0]`` is nearest the data, ``ladder[-1]`` the top."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The sample sites, "z1" ... "zL"."""
+        return tuple(layer.name for layer in self)
+
+    def __iter__(self) -> Iterator[LadderLayer]:
+        return super().__iter__()  # type: ignore[return-value]
+
+    def __reversed__(self) -> Iterator[LadderLayer]:
+        return reversed(list(self))
+
+
+def build_ladder(config: LadderConfig, feature_dims: tuple[int, ...]) -> Ladder:
+    """Return the ladder for a backbone with these widths of its features, lowest first.
 
     :raises ValueError: when the backbone does not give one feature per layer.
     """
@@ -185,7 +200,7 @@ def build_ladder(config: LadderConfig, feature_dims: tuple[int, ...]) -> nn.Modu
             f"a ladder of {len(dims)} layers needs as many features, but the backbone gives {len(feature_dims)}: "
             "change latent_dims or the groups of the backbone"
         )
-    ladder = nn.ModuleList()
+    layers = []
     for i, (feature_dim, dim) in enumerate(zip(feature_dims, dims, strict=True)):
         above = dims[i + 1] if i + 1 < len(dims) else 0
         seen = above if c.recursive_likelihood else 0
@@ -193,8 +208,8 @@ def build_ladder(config: LadderConfig, feature_dims: tuple[int, ...]) -> nn.Modu
         if c.fixed_top_prior and not above:
             prior = StandardNormal(dim)
         likelihood = GaussianNet(feature_dim, seen, dim, c.hidden, c.layers)
-        ladder.append(LadderLayer(f"z{i + 1}", prior, likelihood, c.merge, c.recursive_likelihood))
-    return ladder
+        layers.append(LadderLayer(f"z{i + 1}", prior, likelihood, c.merge, c.recursive_likelihood))
+    return Ladder(layers)
 
 
 def base_normal(distribution: dist.TorchDistribution) -> dist.Normal:

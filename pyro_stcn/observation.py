@@ -247,7 +247,8 @@ class CausalOutputConfig:
 class CausalOutput(nn.Module):
     """Latents ``(..., time, in_dim)`` to features ``(..., time, width)``; x_t looks back over z.
 
-    It sees z_(t - layers * (kernel_size - 1)) ... z_t. The last residual sum goes to the head as it is, without an activation.
+    It sees z_(t - layers * (kernel_size - 1)) ... z_t. The last residual sum goes to the head as it is, without an
+    activation.
     """
 
     def __init__(self, in_dim: int, config: CausalOutputConfig):

@@ -1,4 +1,4 @@
-"""Pictures of numbers that other modules compute. Every function draws into given Axes (or new ones) and returns them."""
+"""Pictures of numbers that other modules compute: each function draws into the Axes it is given, or new ones."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ __all__ = ["kl_by_layer", "spectrogram", "training_curve", "waveform"]
 def training_curve(folder: str | Path, ax: Axes | None = None) -> Axes:
     """Bound of the training batches and of the validations against the step, from the logs that ``fit`` wrote.
 
-    A line marks the end of the KL annealing. The first steps of a run are often far below the rest, so the axis begins at the
-    fifth percentile of what was logged.
+    A line marks the end of the KL annealing. The first steps of a run are often far below the rest, so the axis
+    begins at the fifth percentile of what was logged.
     """
     ax = ax or plt.subplots(figsize=(7, 4), layout="constrained")[1]
     train = _read(Path(folder) / "train.csv")
@@ -25,7 +25,9 @@ def training_curve(folder: str | Path, ax: Axes | None = None) -> Axes:
     values = list(train["bound"])
     if (Path(folder) / "valid.csv").exists():
         valid = _read(Path(folder) / "valid.csv")
-        ax.errorbar(valid["step"], valid["bound"], yerr=valid["standard_error"], fmt="o-", ms=4, capsize=2, label="validation")
+        ax.errorbar(
+            valid["step"], valid["bound"], yerr=valid["standard_error"], fmt="o-", ms=4, capsize=2, label="validation"
+        )
         values += list(valid["bound"])
     annealed = train["step"][train["kl_weight"] >= 1]
     if len(annealed):
@@ -33,12 +35,12 @@ def training_curve(folder: str | Path, ax: Axes | None = None) -> Axes:
     low, high = np.percentile(values, 5), max(values)
     ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     ax.set(xlabel="step", ylabel="bound at KL weight 1 (nats per sequence)")
-    ax.legend(loc="lower right")
+    ax.legend()
     return ax
 
 
 def kl_by_layer(kl: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
-    """KL(q || p) of every layer, mean and standard error over sequences, on a logarithmic axis: layers differ by decades.
+    """KL(q || p) of every layer, mean and standard error over sequences, on a logarithmic axis.
 
     :param kl: one value per sequence for each latent, as in :class:`~pyro_stcn.evaluation.Evaluation`.
     """
@@ -47,7 +49,7 @@ def kl_by_layer(kl: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
     means = np.array([np.mean(kl[name]) for name in names])
     errors = [np.std(kl[name], ddof=1) / np.sqrt(len(kl[name])) if len(kl[name]) > 1 else 0.0 for name in names]
     bars = ax.barh(names, means, xerr=errors, capsize=3, color="C0")
-    ax.bar_label(bars, labels=[f" {mean:.3g}" for mean in means], padding=4)
+    ax.bar_label(bars, labels=[f"{mean:,.1f}" for mean in means], padding=4)
     ax.set_xscale("log")
     floor = max(means[means > 0].min(initial=1.0), 1e-3)
     ax.set_xlim(min(floor / 3, 0.5), max(means.max(), floor) * 8)
@@ -79,7 +81,9 @@ def spectrogram(samples: np.ndarray, rate: int, ax: Axes | None = None, window: 
     pieces = np.lib.stride_tricks.sliding_window_view(samples.astype(float), size)[::hop] * np.hanning(size)
     power = 20 * np.log10(np.abs(np.fft.rfft(pieces, n=4 * size, axis=-1)).T + 1e-3)
     extent = (0, len(samples) / rate, 0, rate / 2000)
-    ax.imshow(power, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=power.max() - 80, vmax=power.max())
+    ax.imshow(
+        power, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=power.max() - 80, vmax=power.max()
+    )
     ax.set(xlabel="seconds", ylabel="kHz")
     return ax
 

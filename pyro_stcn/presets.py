@@ -1,12 +1,14 @@
 """The STCN rows of the paper's Tables 1, 3 and 4 by name, and small versions of them.
 
-A name is "data set/system-observation", for instance "timit/stcn-dense-gmm". A preset of a table row is the paper's text (equation 11
-as printed, one draw per latent) together with what the authors' code adds to it: clipping the global norm at 1, the loss
-summed (speech) or averaged (handwriting) over a sequence, the KL weight's first value, four latents for z4 and a decay of 0.92 for
-handwriting, 512 hidden units in the large model's latent networks. With "-published" at the end it also draws each latent anew
-for every use and floors probabilities, as the released code does: for the dense models what that reports is **not a bound**.
+A name is "data set/system-observation", for instance "timit/stcn-dense-gmm". A preset of a table row is the paper's
+text (equation 11 as printed, one draw per latent) together with what the authors' code adds to it: clipping the
+global norm at 1, the loss summed (speech) or averaged (handwriting) over a sequence, the KL weight's first value,
+four latents for z4 and a decay of 0.92 for handwriting, 512 hidden units in the large model's latent networks. With
+"-published" at the end it also draws each latent anew for every use and floors probabilities, as the released code
+does: for the dense models what that reports is **not a bound**.
 
-The presets that end in "-small" are for two CPU cores: fewer and narrower layers, five components, the exact product merge and a faster annealing.
+The presets that end in "-small" are for two CPU cores: fewer and narrower layers, five components, the exact product
+merge and a faster annealing.
 """
 
 from __future__ import annotations
@@ -31,7 +33,7 @@ __all__ = ["PRESETS", "Preset", "preset"]
 
 SPEECH_DILATIONS = ((1, 2, 4, 8, 16),) * 5
 INK_DILATIONS = ((1, 2, 4, 8, 16, 32),) * 5
-STROKES = {"normal": NormalConfig(), "gmm": GaussianMixtureConfig(20)}
+STROKES: dict[str, NormalConfig | GaussianMixtureConfig] = {"normal": NormalConfig(), "gmm": GaussianMixtureConfig(20)}
 
 
 @dataclass(frozen=True)
@@ -71,15 +73,25 @@ def _published(row: Preset) -> Preset:
     elif isinstance(head, GaussianMixtureConfig):
         head = replace(head, floor=WEIGHT_FLOOR)
     model = replace(row.model, observation=head, independent_draws=True)
-    return Preset(model, replace(row.training, tensorflow_epsilon=True), f"{row.source}, as released: not a bound if dense")
+    return Preset(
+        model, replace(row.training, tensorflow_epsilon=True), f"{row.source}, as released: not a bound if dense"
+    )
 
 
 def _small(dense: bool, head: HeadConfig, data_dim: int) -> Preset:
     ladder = LadderConfig((64, 32, 16), 64)
     backbone = DilatedTCNConfig(((1, 2, 4, 8, 16),) * 3, 64)
     output = PointwiseOutputConfig(2, 64) if isinstance(head, PenStrokeConfig) else CausalOutputConfig(3, 64)
-    training = TrainingConfig(2000, learning_rate=4e-3, kl_increment=2e-3, evaluate_every=250, mean_over_steps=isinstance(head, PenStrokeConfig))
-    return Preset(STCNConfig(data_dim, backbone, ladder, dense, output, head), training, "a small model for two CPU cores")
+    training = TrainingConfig(
+        2000,
+        learning_rate=4e-3,
+        kl_increment=2e-3,
+        evaluate_every=250,
+        mean_over_steps=isinstance(head, PenStrokeConfig),
+    )
+    return Preset(
+        STCNConfig(data_dim, backbone, ladder, dense, output, head), training, "a small model for two CPU cores"
+    )
 
 
 def _all_presets() -> dict[str, Preset]:

@@ -139,19 +139,20 @@ class DilatedTCN(nn.Module):
         self.data_dim = data_dim
         self.feature_dims = (config.filters,) * len(config.dilations)
         widths = [data_dim]
-        self.blocks = nn.ModuleList()
+        blocks: list[WaveNetBlock] = []
         self._taps = []
         for group in config.dilations:
             for dilation in group:
-                self.blocks.append(WaveNetBlock(widths[-1], config.filters, config.kernel_size, dilation))
+                blocks.append(WaveNetBlock(widths[-1], config.filters, config.kernel_size, dilation))
                 widths.append(config.filters)
-            self._taps.append(len(self.blocks) - 1)
+            self._taps.append(len(blocks) - 1)
+        self.blocks = nn.ModuleList(blocks)
         self.autocast_dtype: torch.dtype | None = None
 
     @property
     def receptive_field(self) -> int:
         """Number of inputs the last feature depends on: 156 for the paper's speech models, 316 for handwriting."""
-        return 1 + sum(block.filter_gate.history for block in self.blocks)
+        return 1 + sum(block.filter_gate.history for block in self.blocks)  # type: ignore[misc]
 
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Features of a whole sequence: ``(..., time, data_dim)`` to L tensors ``(..., time, filters)``."""

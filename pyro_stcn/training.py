@@ -46,11 +46,15 @@ class TrainingConfig:
     :param decay_rate: the learning rate is multiplied by this every ``decay_steps`` updates, continuously.
     :param kl_increment: the KL weight is ``min(1, step * kl_increment)``; 1 for no annealing.
     :param clip_norm: largest global norm of the gradient.
-    :param mean_over_steps: the loss of a sequence is its mean over steps (the authors' handwriting models), not its sum (speech).
-    :param tensorflow_epsilon: apply Adam's epsilon as TensorFlow does, see :func:`~pyro_stcn.schedules.adam_epsilon_hat`.
+    :param mean_over_steps: the loss of a sequence is its mean over steps (the authors' handwriting models), not its
+        sum (speech).
+    :param tensorflow_epsilon: apply Adam's epsilon as TensorFlow does, see
+        :func:`~pyro_stcn.schedules.adam_epsilon_hat`.
     :param evaluate_every: updates between validations; also between checkpoints.
-    :param patience: validations in a row without a new best bound after which training stops, counted once annealing has ended.
-    :param bfloat16_blocks: run the convolution blocks of training steps in bfloat16; latents and log-probabilities stay as they are.
+    :param patience: validations in a row without a new best bound after which training stops, counted once annealing
+        has ended.
+    :param bfloat16_blocks: run the convolution blocks of training steps in bfloat16; latents and log-probabilities
+        stay as they are.
     :param log_every: updates between rows of the log.
     :param seed: of the order of the batches and of all noise.
     """
@@ -113,12 +117,13 @@ def fit(
 ) -> FitResult:
     """Train ``net`` by minimising ``elbo``.
 
-    Writes into ``folder``: ``train.csv`` and ``valid.csv`` (one row per logged update and per validation, nats per sequence),
-    ``last.safetensors`` (everything needed to go on) and ``best.safetensors`` (the same, of the best validation). With ``resume`` it
-    goes on from ``last.safetensors`` and does exactly what the uninterrupted run would have done. Ctrl-C and SIGTERM finish the
-    current update, write the checkpoint and return.
+    Writes into ``folder``: ``train.csv`` and ``valid.csv`` (one row per logged update and per validation, nats per
+    sequence), ``last.safetensors`` (everything needed to go on) and ``best.safetensors`` (the same, of the best
+    validation). With ``resume`` it goes on from ``last.safetensors`` and does exactly what the uninterrupted run
+    would have done. Ctrl-C and SIGTERM finish the current update, write the checkpoint and return.
 
-    :param valid: data for validation and early stopping: the K = 1 bound at KL weight 1, with the same noise every time.
+    :param valid: data for validation and early stopping: the K = 1 bound at KL weight 1, with the same noise every
+        time.
     :param elbo: any Pyro ELBO for ``net.model`` and ``net.guide``.
     :param facts: JSON-able facts to keep with the checkpoints, for instance how the data were standardised.
     :raises NonFiniteError: when the loss or gradient is not finite; the weights are those before that update.
@@ -129,7 +134,12 @@ def fit(
     run.resume() if resume else run.begin()
     with _stop_signals() as stopping, run.blocks_in_bfloat16():
         bar = tqdm(
-            total=config.steps, initial=run.step, desc="training", unit="step", disable=None if progress else True, smoothing=0.1
+            total=config.steps,
+            initial=run.step,
+            desc="training",
+            unit="step",
+            disable=None if progress else True,
+            smoothing=0.1,
         )
         with bar:
             while run.step < config.steps and run.misses < config.patience and not stopping:
@@ -155,7 +165,8 @@ class _Run:
     """The state of a training run, and the verbs that change it."""
 
     def __init__(self, net, train: SequenceDataset, elbo: ELBO, config: TrainingConfig, folder: Path, facts: dict):
-        self.net, self.elbo, self.config, self.folder, self.facts = net, elbo, config, folder, facts
+        self.net, self.config, self.folder, self.facts = net, config, folder, facts
+        self.elbo: Any = elbo  # the base class of all ELBOs does not declare their methods
         self.device = next(net.parameters()).device
         self.batches = ShuffledBatches(train, config.batch_size, config.seed)
         self.optimiser = torch.optim.Adam(net.parameters(), lr=config.learning_rate, fused=True)
@@ -177,7 +188,8 @@ class _Run:
         self.optimiser.zero_grad()
         self.net.train()
         try:
-            # The pair is run by the ELBO itself, so that every ELBO of Pyro will do, with or without a differentiable_loss.
+            # The pair is run by the ELBO itself, so that every ELBO of Pyro will do, with or without a
+            # differentiable_loss.
             with poutine.scale(scale=self._weight_of_sequences(batch)):
                 loss = self.elbo.loss_and_grads(self.net.model, self.net.guide, batch.x, batch.mask, weight)
         except ValueError as error:  # Pyro's validation found a parameter that is not valid, usually NaN
@@ -209,14 +221,23 @@ class _Run:
     def _log(self, loss: float, norm: float, lr: float, weight: float, batch: SequenceBatch) -> dict[str, float]:
         model_trace, guide_trace = self.net.guide.get_traces()
         per_sequence = 1 / len(batch)
-        kl = {f"kl_{k}": v.sum().item() for k, v in kl_by_layer(model_trace, guide_trace, self.net.latent_names).items()}
+        kl = {
+            f"kl_{k}": v.sum().item() for k, v in kl_by_layer(model_trace, guide_trace, self.net.latent_names).items()
+        }
         observed = model_trace.nodes["x"]
         draws = observed["fn"].batch_shape.numel() / batch.mask.shape[: -self.net.sequence_dim].numel()
         log_lik = observed["fn"].log_prob(observed["value"]).sum().item() * per_sequence / draws
         kl = {name: value * per_sequence / draws for name, value in kl.items()}
         seconds, self.clock = time.perf_counter() - self.clock, time.perf_counter()
         row = {"step": self.step, "loss": loss, "bound": log_lik - sum(kl.values()), "log_likelihood": log_lik}
-        row |= {"kl": sum(kl.values()), **kl, "kl_weight": weight, "learning_rate": lr, "gradient_norm": norm, "seconds": seconds}
+        row |= {
+            "kl": sum(kl.values()),
+            **kl,
+            "kl_weight": weight,
+            "learning_rate": lr,
+            "gradient_norm": norm,
+            "seconds": seconds,
+        }
         _append(self.folder / "train.csv", row)
         return row
 
@@ -300,16 +321,23 @@ class _Run:
     def _model_config(self) -> Any:
         try:
             return config_to_dict(self.net.config)
-        except TypeError:  # a backbone of the user's own: the run can be resumed, the file alone cannot rebuild the model
+        except (
+            TypeError
+        ):  # a backbone of the user's own: the run can be resumed, the file alone cannot rebuild the model
             return repr(self.net.config)
 
     def _check_same(self, path: Path, meta: dict[str, Any]) -> None:
         ours = {"model": self._model_config(), "training": dataclasses.asdict(self.config)}
-        ours["training"] |= {"steps": meta["training"]["steps"], "patience": meta["training"]["patience"]}  # these may be extended
+        ours["training"] |= {
+            "steps": meta["training"]["steps"],
+            "patience": meta["training"]["patience"],
+        }  # these may be extended
         for part, value in ours.items():
             if value != meta[part]:
                 names = [k for k in value if value[k] != meta[part].get(k)] if isinstance(value, dict) else [part]
-                raise CheckpointError(f"{path} was written with another {part} configuration; different: {', '.join(names)}")
+                raise CheckpointError(
+                    f"{path} was written with another {part} configuration; different: {', '.join(names)}"
+                )
 
     def _settle_elbo(self) -> None:
         """Let an ELBO that counts the model's plates by running it do so now, outside the random stream of training."""
@@ -344,7 +372,7 @@ def _stop_signals() -> Iterator[list[str]]:
     if threading.current_thread() is not threading.main_thread():
         yield received  # only the main thread may set handlers
         return
-    previous = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    previous: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
     def receive(number: int, frame: Any) -> None:
         received.append(signal.Signals(number).name)

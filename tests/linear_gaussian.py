@@ -1,8 +1,8 @@
 """An STCN whose evidence is known: every conditional is a Gaussian with a linear mean, whatever the features are.
 
-The features are fixed non-linear functions of the past, so log p(x) = sum_t log N(x_t; ...) in closed form although x_t depends
-on its past non-linearly. With latents of one dimension the exact posterior is a precision-weighted merge, so the guide can be
-made exact.
+The features are fixed non-linear functions of the past, so log p(x) = sum_t log N(x_t; ...) in closed form although
+x_t depends on its past non-linearly. With latents of one dimension the exact posterior is a precision-weighted merge,
+so the guide can be made exact.
 """
 
 import pyro.distributions as dist
@@ -84,7 +84,7 @@ class LinearLag(nn.Module):
 
 
 class VagueLikelihood(nn.Module):
-    """A likelihood that knows little: the guide is wrong, but wider than the posterior, so that its weights have a variance."""
+    """A likelihood that knows little: the guide is wrong, but wide enough for its weights to have a variance."""
 
     def __init__(self, dim):
         super().__init__()
@@ -158,7 +158,7 @@ def linear_gaussian_stcn(dims, *, dense, lag=False, exact=False, **config):
 
 @torch.no_grad()
 def log_evidence(net, x):
-    """Exact log p(x) of every sequence: the z of all steps are jointly Gaussian given the features, and x is linear in them."""
+    """Exact log p(x) of every sequence: given the features all z are jointly Gaussian, and x is linear in them."""
     batch, steps, _ = x.shape
     d = net.features(x)[0][:, :-1]
     dims = [layer.prior_net.scale.numel() for layer in net.ladder]

@@ -50,7 +50,13 @@ def hand_weights(net, x, mask, k):
 @pytest.mark.parametrize("vectorised", [True, False])
 @pytest.mark.parametrize(
     ("output", "keep"),
-    [(POINTWISE, ("sequences",)), (POINTWISE, ("sequences", "time")), (POINTWISE, ()), (CAUSAL, ("sequences",)), (CAUSAL, ())],
+    [
+        (POINTWISE, ("sequences",)),
+        (POINTWISE, ("sequences", "time")),
+        (POINTWISE, ()),
+        (CAUSAL, ("sequences",)),
+        (CAUSAL, ()),
+    ],
 )
 def test_iwae_is_what_the_formula_says(output, keep, vectorised):
     net = stcn(output)

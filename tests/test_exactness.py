@@ -1,5 +1,6 @@
 """Bounds against evidence that is known in closed form, in float64."""
 
+import itertools
 import math
 
 import numpy as np
@@ -38,7 +39,9 @@ def test_with_the_exact_guide_every_weight_is_the_evidence(layers, dense):
 
 
 @pytest.mark.parametrize("lag", [False, True])
-@pytest.mark.parametrize(("dims", "dense"), [((2,), True), ((2, 1), True), ((2, 1), False), ((2, 2, 1), True), ((2, 1, 1), False)])
+@pytest.mark.parametrize(
+    ("dims", "dense"), [((2,), True), ((2, 1), True), ((2, 1), False), ((2, 2, 1), True), ((2, 1, 1), False)]
+)
 def test_a_wrong_guide_gives_bounds_that_grow_with_k_and_stay_below(dims, dense, lag):
     net = linear_gaussian_stcn(dims, dense=dense, lag=lag)
     x = data(batch=4, steps=4)
@@ -50,7 +53,7 @@ def test_a_wrong_guide_gives_bounds_that_grow_with_k_and_stay_below(dims, dense,
         mean, error = groups.mean().item(), groups.std().item() / math.sqrt(len(groups))
         assert mean <= exact + 4 * error, f"IWAE-{k} {mean:.3f} ± {error:.3f} is above log p(x) = {exact:.3f}"
         means.append(mean)
-    assert all(a < b for a, b in zip(means, means[1:], strict=False)), f"not growing with K: {means}"
+    assert all(a < b for a, b in itertools.pairwise(means)), f"not growing with K: {means}"
     assert exact - means[-1] < 0.2 * (exact - means[0]), "256 draws should close most of the gap"
 
 
@@ -103,12 +106,14 @@ def test_independent_draws_exceed_the_evidence_where_shared_draws_meet_it():
         exact = log_evidence(net, x).sum().item()
         gaps[independent] = (draws.mean() - exact) / x[..., 0].numel(), draws.std() / 10 / x[..., 0].numel()
     (shared, shared_error), (loose, loose_error) = gaps[False], gaps[True]
-    assert abs(shared) < 4 * shared_error, f"shared draws: {shared:.4f} ± {shared_error:.4f} nats per step from log p(x)"
+    assert abs(shared) < 4 * shared_error, (
+        f"shared draws: {shared:.4f} ± {shared_error:.4f} nats per step from log p(x)"
+    )
     assert loose > 0.1 > 10 * loose_error, f"independent draws: only {loose:.4f} ± {loose_error:.4f} above log p(x)"
 
 
 def noise_experiment(independent_draws, steps=3000):
-    """Train on white noise, whose log-likelihood no model can beat; return (estimate - log N(x; 0, 1)) per fresh sequence."""
+    """Train on white noise, which no model can beat; return (estimate - log N(x; 0, 1)) per fresh sequence."""
     pyro.set_rng_seed(1)
     config = STCNConfig(
         data_dim=1,
@@ -139,7 +144,9 @@ def noise_experiment(independent_draws, steps=3000):
 @pytest.mark.slow
 def test_draws_that_are_not_shared_exceed_what_any_model_can_reach_and_shared_ones_do_not():
     net, gain, error = noise_experiment(independent_draws=True)
-    assert gain > 6 * error, f"the estimate with independent draws should exceed the best log-likelihood: {gain} ± {error}"
+    assert gain > 6 * error, (
+        f"the estimate with independent draws should exceed the best log-likelihood: {gain} ± {error}"
+    )
     assert net.evidence is Evidence.ESTIMATE
     torch.set_default_dtype(torch.float64)
     net, gain, error = noise_experiment(independent_draws=False)

@@ -48,12 +48,10 @@ class SequenceModel(nn.Module, ABC):
     * ``guide_sees_future``: whether q(z_t | .) looks at x_(t+1) and later.
     """
 
+    config: Any
     data_dim: int
-    latent_names: tuple[str, ...]
-    evidence: Evidence
-    pointwise: bool
-    guide_sees_future: bool
     guide: Any
+    guide_sees_future: bool
 
     def __init__(self) -> None:
         super().__init__()
@@ -69,6 +67,23 @@ class SequenceModel(nn.Module, ABC):
     def __setstate__(self, state: dict) -> None:
         super().__setstate__(state)
         self._name_parameters()  # a copy has weights of its own
+
+    # ----------------------------------------------------------------------------------------------- facts about itself
+
+    @property
+    @abstractmethod
+    def latent_names(self) -> tuple[str, ...]:
+        """The latent sites, the one nearest the data first; empty where there are none."""
+
+    @property
+    @abstractmethod
+    def evidence(self) -> Evidence:
+        """What the objective is, relative to log p(x)."""
+
+    @property
+    @abstractmethod
+    def pointwise(self) -> bool:
+        """Whether x_t depends on no latent but those of its own step, given the past of x."""
 
     # -------------------------------------------------------------------------------------------- the Pyro program
 
@@ -116,7 +131,7 @@ class SequenceModel(nn.Module, ABC):
         return stack
 
     def over_time(self, distribution: dist.TorchDistribution, mask: Tensor | None) -> dist.TorchDistribution:
-        """Mask a distribution of batch shape ``(..., batch, time)``; where time is no plate, make it part of the event."""
+        """Mask a distribution of batch shape ``(..., batch, time)``; time joins the event where it is no plate."""
         if mask is not None:
             distribution = distribution.mask(mask)
         return distribution if self.pointwise else distribution.to_event(1)
@@ -148,12 +163,12 @@ class SequenceModel(nn.Module, ABC):
 class SharedGuide(GuideMessenger):
     """A guide that runs its model once and is handed each prior as it comes, so that what both need is computed once.
 
-    To the outside it is a guide like any other: its trace holds the latents and not the data. A plain ``GuideMessenger`` also shows
-    the observed sites to whoever traces it; ``Predictive`` would then return the data as its own prediction, and
-    ``pyro.infer.importance`` would cancel the likelihood, both without an error.
+    To the outside it is a guide like any other: its trace holds the latents and not the data. A plain
+    ``GuideMessenger`` also shows the observed sites to whoever traces it; ``Predictive`` would then return the data
+    as its own prediction, and ``pyro.infer.importance`` would cancel the likelihood, both without an error.
     """
 
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:  # type: ignore[override]
+    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw all latents given the data; returns the value of every sample site."""
         values = super().__call__(*args, **kwargs)
         observed = [name for name, site in self.trace.nodes.items() if site.get("is_observed")]

@@ -85,7 +85,7 @@ class STCN(SequenceModel):
     @property
     def latent_names(self) -> tuple[str, ...]:
         """Return "z1" ... "zL"."""
-        return tuple(layer.name for layer in self.ladder)
+        return self.ladder.names
 
     @property
     def pointwise(self) -> bool:
@@ -99,7 +99,7 @@ class STCN(SequenceModel):
         return Evidence.ESTIMATE if loose_draws or not self.config.observation.normalised else Evidence.LOWER_BOUND
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
-        """Run the backbone over ``[0, x_1 ... x_T]``: L features ``(batch, time + 1, dim)``, row t has seen x_1 ... x_t."""
+        """Run the backbone over ``[0, x_1 ... x_T]``: L times ``(batch, time + 1, dim)``, row t has seen x_1 to x_t."""
         return self.backbone(F.pad(x, (0, 0, 1, 0)))
 
     def model(
@@ -140,7 +140,7 @@ class STCN(SequenceModel):
         return torch.cat(draws, dim=-1) if self.config.dense else draws[-1]
 
     def _draw_again(self, layer: LadderLayer, prior: dist.TorchDistribution, first: Tensor) -> Tensor:
-        """Draw a latent again, alike and uncharged, for the guide and the prior of the layer below; return the latter."""
+        """Draw a latent again, uncharged, for the guide and for the prior of the layer below; return the latter."""
         # The first draw has the shape of all plates, also those of the caller (particles).
         prior = prior.expand(first.shape[: first.dim() - prior.event_dim])
         with poutine.mask(mask=False):
@@ -179,7 +179,7 @@ class STCNGuide(SharedGuide):
     @property
     def net(self) -> STCN:
         """The STCN this guide belongs to."""
-        return self.model.__self__
+        return self.model.__self__  # type: ignore[attr-defined]
 
     def __call__(
         self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0
@@ -192,7 +192,7 @@ class STCNGuide(SharedGuide):
         """q(z^l | z^(l+1), x_<=t) from the prior of the same site."""
         site, net = name.split("_")[0], self.net
         if name != site:  # a further draw of a latent: same posterior
-            return self.trace.nodes[site]["fn"]
+            return self.trace.nodes[site]["fn"]  # type: ignore[return-value]
         level = net.latent_names.index(name)
         (_, mask, _), kwargs = self.args_kwargs
         above = None

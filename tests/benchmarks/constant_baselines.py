@@ -2,9 +2,10 @@
 
     python tests/benchmarks/constant_baselines.py /path/to/TIMIT
 
-Both are fitted to the training frames by maximum likelihood and scored on the test utterances: exact log-likelihoods, in nats per
-sequence of standardised samples, on the same scale as the bounds of the models. The Gaussian has a full covariance matrix (200 x 200),
-so it knows the long-term spectrum of speech; the mixture has 20 diagonal components and its scales a floor of 0.001 as in the models.
+Both are fitted to the training frames by maximum likelihood and scored on the test utterances: exact log-likelihoods,
+in nats per sequence of standardised samples, on the same scale as the bounds of the models. The Gaussian has a full
+covariance matrix (200 x 200), so it knows the long-term spectrum of speech; the mixture has 20 diagonal components
+and its scales a floor of 0.001 as in the models.
 """
 
 import math
@@ -28,7 +29,7 @@ def constant_gaussian(frames: Tensor) -> MultivariateNormal:
 
 
 def constant_mixture(frames: Tensor, components: int = 20, iterations: int = 100) -> DiagonalGaussianMixture:
-    """Return a mixture of diagonal Gaussians fitted by expectation maximisation, begun by splitting frames by loudness."""
+    """Return a mixture of diagonal Gaussians fitted by expectation maximisation, begun by loudness."""
     loudness = frames.square().mean(1).sqrt().argsort()
     responsibility = torch.zeros(len(frames), components, dtype=frames.dtype)
     for k, part in enumerate(loudness.chunk(components)):

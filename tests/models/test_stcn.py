@@ -34,7 +34,9 @@ HEADS = [NormalConfig(), GaussianMixtureConfig(3), BernoulliConfig(), PenStrokeC
 
 def stcn(output=CAUSAL, head=HEADS[1], **options):
     backbone, ladder = DilatedTCNConfig(((1, 2),) * 3, 8), LadderConfig((4, 3, 2), 7)
-    return STCNConfig(4, **{"backbone": backbone, "ladder": ladder, "output": output, "observation": head, **options}).build()
+    return STCNConfig(
+        4, **{"backbone": backbone, "ladder": ladder, "output": output, "observation": head, **options}
+    ).build()
 
 
 def ragged(binary=False, steps=9):
@@ -100,7 +102,10 @@ def test_backbone_and_prior_networks_run_once_per_step(elbo, output):
 
 
 def test_plates_tell_the_truth():
-    for output, frames, shape in ((POINTWISE, {"sequences": -2, "time": -1}, (3, 9)), (CAUSAL, {"sequences": -1}, (3,))):
+    for output, frames, shape in (
+        (POINTWISE, {"sequences": -2, "time": -1}, (3, 9)),
+        (CAUSAL, {"sequences": -1}, (3,)),
+    ):
         net = stcn(output)
         trace = poutine.trace(net.model).get_trace(*ragged())
         for name in (*net.latent_names, "x"):
@@ -126,10 +131,16 @@ def test_pyros_importance_sampling(output):
     """The trace of the guide holds no data: with them, the likelihood would cancel."""
     net = stcn(output)
     x, mask = ragged()
-    assert set(net.latent_names) == {n for n, s in poutine.trace(net.guide).get_trace(x, mask).nodes.items() if "fn" in s and s["type"] == "sample" and n[0] == "z"}
+    assert set(net.latent_names) == {
+        n
+        for n, s in poutine.trace(net.guide).get_trace(x, mask).nodes.items()
+        if "fn" in s and s["type"] == "sample" and n[0] == "z"
+    }
     assert "x" not in poutine.trace(net.guide).get_trace(x, mask).nodes
     pyro.set_rng_seed(0)
-    log_weights, _, _ = vectorized_importance_weights(net.model, net.guide, x, mask, num_samples=4000, max_plate_nesting=2)
+    log_weights, _, _ = vectorized_importance_weights(
+        net.model, net.guide, x, mask, num_samples=4000, max_plate_nesting=2
+    )
     ours = IWAE(4000, keep=(), max_plate_nesting=2).log_weights(net.model, net.guide, x, mask)
     difference = log_weights.mean() - ours.mean()
     assert abs(difference) < 5 * ours.std() * (2 / 4000) ** 0.5
@@ -198,7 +209,8 @@ def test_prior_sees_the_past_and_posterior_the_present_and_neither_the_future(ou
             net.guide(x)
         p, q = net.guide.get_traces()
         return tuple(
-            torch.cat([base_normal(t.nodes[name]["fn"]).loc for name in net.latent_names], -1)[0].sum(-1) for t in (p, q)
+            torch.cat([base_normal(t.nodes[name]["fn"]).loc for name in net.latent_names], -1)[0].sum(-1)
+            for t in (p, q)
         )
 
     x = torch.randn(1, steps, 4)
@@ -294,7 +306,7 @@ def test_a_sequence_does_not_depend_on_its_batch_mates(output):
         torch.testing.assert_close(alone.sum(), together[i].sum(), rtol=1e-12, atol=1e-12)
 
 
-# ------------------------------------------------------------------------------------------------ your own parts, errors
+# ----------------------------------------------------------------------------------------------- your own parts, errors
 
 
 class GRUBackbone(nn.Module):
@@ -331,7 +343,7 @@ def test_any_backbone_goes_under_the_ladder():
     x, mask = ragged()
     TraceMeanField_ELBO()(net, net.guide)(x, mask).backward()
     assert all(p.grad is not None for p in net.parameters())
-    state, distribution = net.step(net.initial_state(3), x[:, 0])
+    _, distribution = net.step(net.initial_state(3), x[:, 0])
     assert distribution.batch_shape == (3,)
     assert distribution.event_shape == (4,)
     with pytest.raises(ValueError, match="3 layers needs as many features, but the backbone gives 2"):
@@ -381,4 +393,6 @@ def test_bad_input_is_refused_with_its_place():
 
 def test_registry():
     assert MODELS["stcn"] is STCNConfig
-    assert isinstance(MODELS["stcn"](data_dim=2, backbone=DilatedTCNConfig(((1,),), 4), ladder=LadderConfig((2,), 4)).build(), STCN)
+    assert isinstance(
+        MODELS["stcn"](data_dim=2, backbone=DilatedTCNConfig(((1,),), 4), ladder=LadderConfig((2,), 4)).build(), STCN
+    )

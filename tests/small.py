@@ -1,0 +1,30 @@
+"""A small STCN and small ragged data for the tests of training, evaluation, generation and checkpoints."""
+
+import numpy as np
+import pyro
+
+from pyro_stcn.data import SequenceDataset
+from pyro_stcn.ladder import LadderConfig
+from pyro_stcn.models import STCN, STCNConfig
+from pyro_stcn.observation import CausalOutputConfig, GaussianMixtureConfig, PointwiseOutputConfig
+from pyro_stcn.tcn import DilatedTCNConfig
+
+POINTWISE, CAUSAL = PointwiseOutputConfig(2, 8), CausalOutputConfig(2, 8)
+BACKBONE = DilatedTCNConfig(((1, 2),) * 3, 8)
+
+
+def small_stcn(output=POINTWISE, backbone=BACKBONE, *, seed=1, **options):
+    """Return a model of three layers for data of 4 channels; the same weights every time."""
+    pyro.set_rng_seed(seed)
+    options = {"ladder": LadderConfig((4, 3, 2), 7), "observation": GaussianMixtureConfig(3), **options}
+    return STCN(STCNConfig(4, backbone, output=output, **options))
+
+
+def small_data(count=50, *, prefix="s", seed=0):
+    """Return noisy sine waves of 5 to 19 steps, named s0, s1, ..."""
+    rng = np.random.default_rng(seed)
+    sequences = []
+    for steps in rng.integers(5, 20, count):
+        phase = rng.uniform(0, 2 * np.pi) + np.arange(steps)[:, None] * np.array([0.5, 0.7, 0.9, 1.1])
+        sequences.append(np.sin(phase) + 0.1 * rng.normal(size=(steps, 4)))
+    return SequenceDataset(tuple(sequences), tuple(f"{prefix}{i}" for i in range(count)))
