@@ -108,9 +108,12 @@ def inspect(net: SequenceModel, corpus: Corpus, folder: Path) -> None:
         net.guide,
         model_args=(batch.x, batch.mask),
         coords={"sequences": list(batch.names)},
+        dims={name: ["time", f"{name}_unit"] for name in net.latent_names} | {"x": ["time", "sample"]},
         num_samples=50,
     )
-    idata.to_netcdf(str(folder / "posterior.nc"))
+    path = folder / "posterior.nc"
+    path.unlink(missing_ok=True)  # an older one may be open in a notebook
+    idata.to_netcdf(str(path))
     kl = [name for name in idata["sample_stats"].data_vars if name.startswith("kl_")]
     print("KL(q || p) of every layer, nats per sequence, over draws of the latents above:")
     print(az.summary(idata, group="sample_stats", var_names=kl, kind="stats"))

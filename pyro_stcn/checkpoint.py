@@ -16,7 +16,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from .configs import config_from_dict, config_to_dict
@@ -53,8 +53,10 @@ def save_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], meta: M
     header = {"format": FORMAT, "meta": text, "sha256": _digest(tensors, text)}
     temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
     try:
-        save_file(tensors, temporary, metadata=header)
-        with open(temporary, "rb") as file:
+        # Written here and not by safetensors: the permissions are then those of the umask, and a full disk an OSError.
+        with open(temporary, "xb") as file:
+            file.write(save(tensors, metadata=header))
+            file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
         _sync_folder(path.parent)
@@ -82,7 +84,10 @@ def load_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
         raise CheckpointError(f"{path} is a safetensors file, but not a checkpoint of pyro-stcn ({FORMAT})")
     if header.get("sha256") != _digest(tensors, header["meta"]):
         raise CheckpointError(f"{path} was altered or damaged after it was written: its digest does not match")
-    return tensors, json.loads(header["meta"])
+    try:
+        return tensors, json.loads(header["meta"])
+    except (ValueError, RecursionError) as error:
+        raise CheckpointError(f"{path}: its facts are not JSON: {error}") from error
 
 
 def save_model(path: str | os.PathLike, net: SequenceModel, **facts: Any) -> None:

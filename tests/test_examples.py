@@ -1,0 +1,68 @@
+"""The examples, run as a user would run them, on a small synthetic corpus."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import arviz as az
+import pytest
+
+from pyro_stcn.checkpoint import load_tensors
+from pyro_stcn.data import read_audio, synthetic_timit
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    return synthetic_timit(tmp_path_factory.mktemp("corpus"), speakers=(4, 1), sentences=2)
+
+
+def run(*arguments, expect=0):
+    command = [sys.executable, str(ROOT / "examples" / "timit_svi.py"), *map(str, arguments)]
+    environment = os.environ | {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
+    assert done.returncode == expect, done.stderr[-3000:]
+    return done.stdout + done.stderr
+
+
+def test_timit_svi_from_start_to_finish(corpus, tmp_path):
+    folder = tmp_path / "a run"
+    options = ["--data", corpus, "--output", folder, "--test-particles", 2]
+    printed = run(*options, "--steps", 2)
+    assert "Synthetic speech in the layout of TIMIT, not TIMIT" in printed
+    assert "IWAE-2 per sequence" in printed
+    assert "lower bound" in printed
+    assert all(f"KL z{i}" in printed for i in (1, 2, 3))
+    for name in ("training.png", "kl.png", "sounds.png", "test.txt", "train.csv"):
+        assert (folder / name).stat().st_size > 100, name
+    sound = read_audio(folder / "sample-0.wav", expected_rate=16000)
+    assert len(sound.samples) == 160 * 200
+    assert sound.samples.std() > 1
+
+    idata = az.from_netcdf(str(folder / "posterior.nc"))
+    assert idata["posterior"]["z1"].dims == ("chain", "draw", "sequences", "time", "z1_unit")
+    assert idata["log_likelihood"]["x"].dims == ("chain", "draw", "sequences")
+    assert list(idata["observed_data"]["sequences"].values)[0].startswith("dr")
+    assert {"kl_z1", "kl_z2", "kl_z3", "log_weight"} <= set(idata["sample_stats"].data_vars)
+
+    printed = run(*options, "--steps", 4, "--resume")
+    assert "4 steps" in printed
+    assert load_tensors(folder / "last.safetensors")[1]["step"] == 4
+    assert "resume it, or name another folder" in run(*options, "--steps", 6, expect=1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("loss", ["trace", "graph", "renyi", "iwae"])
+@pytest.mark.parametrize("preset", ["timit/stcn-dense-gmm-small", "timit/stcn-normal-small"])
+def test_timit_svi_with_every_loss(corpus, tmp_path, loss, preset):
+    options = ["--loss", loss, "--particles", 2, "--preset", preset, "--validation", "files"]
+    run("--data", corpus, "--output", tmp_path / loss, "--test-particles", 2, "--steps", 2, *options)
+
+
+def test_help_and_errors_teach(corpus, tmp_path):
+    printed = run("--help")
+    assert all(option in printed for option in ("--data", "--preset", "--loss", "--particles", "--resume", "--output"))
+    assert "there are: timit/" in run("--data", corpus, "--preset", "timit/nothing", expect=1)
+    assert str(tmp_path / "nowhere") in run("--data", tmp_path / "nowhere", expect=1)

@@ -1,0 +1,33 @@
+"""The README: its Python runs, its commands and files exist."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+README = (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("code", re.findall(r"```python\n(.*?)```", README, re.DOTALL))
+def test_python_blocks_run(code):
+    namespace = {}
+    exec(compile(code, "README.md", "exec"), namespace)
+    assert namespace["bound"] < 0
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    named = set(re.findall(r"`make ([a-z-]+)`|^make ([a-z-]+)", README, re.MULTILINE))
+    assert {a or b for a, b in named} == {"demo", "test"} & targets
+
+
+def test_files_exist():
+    links = [link for link in re.findall(r"\]\(([^)]+)\)", README) if not link.startswith("http")]
+    assert links
+    for link in links:
+        assert (ROOT / link).exists(), link
+    modules = re.findall(r"`([a-z_/]+(?:\.py|/))`", README.split("## What exists")[1].split("##")[0])
+    assert len(modules) > 10
+    for module in modules:
+        assert (ROOT / "pyro_stcn" / module).exists(), module
