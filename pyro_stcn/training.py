@@ -5,19 +5,20 @@ from __future__ import annotations
 import csv
 import dataclasses
 import math
+import os
+import re
 import signal
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from pyro import poutine
-from pyro.infer import ELBO
-from torch import Tensor
+from pyro.infer import ELBO, RenyiELBO
 from tqdm import tqdm
 
 from .checkpoint import CheckpointError, load_tensors, load_weights, model_tensors, save_tensors
@@ -126,6 +127,7 @@ def fit(
         time.
     :param elbo: any Pyro ELBO for ``net.model`` and ``net.guide``.
     :param facts: JSON-able facts to keep with the checkpoints, for instance how the data were standardised.
+    :raises ValueError: for ``RenyiELBO`` with ``mean_over_steps``: it has no place for a weight per sequence.
     :raises NonFiniteError: when the loss or gradient is not finite; the weights are those before that update.
     :raises FileExistsError: when the folder holds another run and ``resume`` is False.
     :raises CheckpointError: when the checkpoint is damaged or belongs to a different model or configuration.
@@ -165,6 +167,8 @@ class _Run:
     """The state of a training run, and the verbs that change it."""
 
     def __init__(self, net, train: SequenceDataset, elbo: ELBO, config: TrainingConfig, folder: Path, facts: dict):
+        if config.mean_over_steps and isinstance(elbo, RenyiELBO):
+            raise ValueError("RenyiELBO would take 1 / steps into its logarithm: use IWAE with mean_over_steps")
         self.net, self.config, self.folder, self.facts = net, config, folder, facts
         self.elbo: Any = elbo  # the base class of all ELBOs does not declare their methods
         self.device = next(net.parameters()).device
@@ -190,11 +194,16 @@ class _Run:
         try:
             # The pair is run by the ELBO itself, so that every ELBO of Pyro will do, with or without a
             # differentiable_loss.
-            with poutine.scale(scale=self._weight_of_sequences(batch)):
+            with self._weight_of_sequences(batch):
                 loss = self.elbo.loss_and_grads(self.net.model, self.net.guide, batch.x, batch.mask, weight)
         except ValueError as error:  # Pyro's validation found a parameter that is not valid, usually NaN
             error.add_note(self._where(step, batch))
             raise
+        # The mean over the batch is taken here: as a scale of the sites it would get into the logarithm of RenyiELBO.
+        loss /= len(batch)
+        for parameter in self.optimiser.param_groups[0]["params"]:
+            if parameter.grad is not None:
+                parameter.grad /= len(batch)
         norm = torch.nn.utils.clip_grad_norm_(self.net.parameters(), c.clip_norm).item()
         if not (math.isfinite(loss) and math.isfinite(norm)):
             raise NonFiniteError(f"loss {loss}, norm of its gradient {norm}: {self._where(step, batch)}")
@@ -204,12 +213,12 @@ class _Run:
             return self._log(loss, norm, lr, weight, batch)
         return None
 
-    def _weight_of_sequences(self, batch: SequenceBatch) -> float | Tensor:
-        """The loss is the mean over the batch of each sequence's sum, or of its mean over steps."""
+    def _weight_of_sequences(self, batch: SequenceBatch) -> AbstractContextManager:
+        """Let a sequence count with the sum over its steps, or with their mean."""
         if not self.config.mean_over_steps:
-            return 1 / len(batch)
-        weights = 1 / (len(batch) * batch.lengths.to(batch.x.dtype))
-        return weights.reshape(-1, *[1] * (-self.net.sequence_dim - 1))
+            return nullcontext()
+        weights = 1 / batch.lengths.to(batch.x.dtype)
+        return poutine.scale(scale=weights.reshape(-1, *[1] * (-self.net.sequence_dim - 1)))
 
     def _where(self, step: int, batch: SequenceBatch) -> str:
         return (
@@ -286,22 +295,26 @@ class _Run:
         self._settle_elbo()
         load_weights(self.net, tensors)
         for name, parameter in self.net.named_parameters():
-            moments = {key: tensors[f"adam.{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step")}
-            self.optimiser.state[parameter] = {key: value.to(self.device) for key, value in moments.items()}
+            if f"adam.step.{name}" in tensors:  # a parameter that never had a gradient has no moments
+                moments = {key: tensors[f"adam.{key}.{name}"] for key in ("exp_avg", "exp_avg_sq", "step")}
+                self.optimiser.state[parameter] = {key: value.to(self.device) for key, value in moments.items()}
         self.batches.load_state_dict(meta["batches"])
         self.step, self.misses = meta["step"], meta["misses"]
         self.best_bound, self.best_step = meta["best_bound"], meta["best_step"]
+        self.facts = self.facts or meta["facts"]
         torch.set_rng_state(tensors["rng.cpu"])
         if "rng.cuda" in tensors and self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
         for name in ("train.csv", "valid.csv"):
             _keep_rows_up_to(self.folder / name, self.step)
+        for left_over in self.folder.glob(".*.safetensors.*"):  # by a run that was killed while it wrote a checkpoint
+            left_over.unlink()
 
     def save(self, name: str) -> None:
         """Write ``name``.safetensors: weights, moments of Adam, place in the data, random state."""
         tensors = model_tensors(self.net)
         for parameter_name, parameter in self.net.named_parameters():
-            for key, value in self.optimiser.state[parameter].items():
+            for key, value in self.optimiser.state.get(parameter, {}).items():
                 tensors[f"adam.{key}.{parameter_name}"] = value
         tensors["rng.cpu"] = torch.get_rng_state()
         if self.device.type == "cuda":
@@ -321,20 +334,21 @@ class _Run:
     def _model_config(self) -> Any:
         try:
             return config_to_dict(self.net.config)
-        except (
-            TypeError
-        ):  # a backbone of the user's own: the run can be resumed, the file alone cannot rebuild the model
-            return repr(self.net.config)
+        except TypeError:
+            # A backbone of the user's own: the run can be resumed, the file alone cannot rebuild the model. The address
+            # of an object is another in the next process.
+            return re.sub(r" at 0x[0-9a-f]+", "", repr(self.net.config))
 
     def _check_same(self, path: Path, meta: dict[str, Any]) -> None:
-        ours = {"model": self._model_config(), "training": dataclasses.asdict(self.config)}
-        ours["training"] |= {
-            "steps": meta["training"]["steps"],
-            "patience": meta["training"]["patience"],
-        }  # these may be extended
+        if "training" not in meta:
+            raise CheckpointError(f"{path} holds a model but no training run, and cannot be resumed")
+        may_change = {name: meta["training"][name] for name in ("steps", "patience")}
+        ours = {"model": self._model_config(), "training": dataclasses.asdict(self.config) | may_change}
         for part, value in ours.items():
-            if value != meta[part]:
-                names = [k for k in value if value[k] != meta[part].get(k)] if isinstance(value, dict) else [part]
+            theirs = meta[part]
+            if value != theirs:
+                comparable = isinstance(value, dict) and isinstance(theirs, dict)
+                names = [k for k in value if value[k] != theirs.get(k)] if comparable else [part]
                 raise CheckpointError(
                     f"{path} was written with another {part} configuration; different: {', '.join(names)}"
                 )
@@ -348,21 +362,21 @@ class _Run:
 
 
 def _append(path: Path, row: dict[str, Any]) -> None:
-    new = not path.exists()
     with open(path, "a", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
+        if file.tell() == 0:
             writer.writeheader()
         writer.writerow(row)
 
 
 def _keep_rows_up_to(path: Path, step: int) -> None:
-    """Drop the rows that were written after the checkpoint: they will be written again."""
+    """Drop the rows written after the checkpoint, which will be written again, and a last one that was cut short."""
     if path.exists():
-        with open(path, newline="") as file:
-            header, *rows = list(csv.reader(file))
-        with open(path, "w", newline="") as file:
-            csv.writer(file).writerows([header, *(row for row in rows if int(row[0]) <= step)])
+        lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
+        kept = lines[:1] + [line for line in lines[1:] if int(line.split(b",")[0]) <= step]
+        temporary = path.with_name(f".{path.name}.part")
+        temporary.write_bytes(b"".join(kept))
+        os.replace(temporary, path)
 
 
 @contextmanager

@@ -44,7 +44,7 @@ def test_timit_svi_from_start_to_finish(corpus, tmp_path):
     idata = az.from_netcdf(str(folder / "posterior.nc"))
     assert idata["posterior"]["z1"].dims == ("chain", "draw", "sequences", "time", "z1_unit")
     assert idata["log_likelihood"]["x"].dims == ("chain", "draw", "sequences")
-    assert list(idata["observed_data"]["sequences"].values)[0].startswith("dr")
+    assert next(iter(idata["observed_data"]["sequences"].values)).startswith("dr")
     assert {"kl_z1", "kl_z2", "kl_z3", "log_weight"} <= set(idata["sample_stats"].data_vars)
 
     printed = run(*options, "--steps", 4, "--resume")
