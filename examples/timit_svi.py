@@ -88,7 +88,7 @@ def main(args: Args) -> None:
     result = fit(
         net, corpus.train, corpus.valid, elbo=elbo, config=training, folder=args.output, resume=args.resume, facts=facts
     )
-    print(f"{result.stopped}, {result.step} steps; best validation bound after {result.best_step}: {result.best_bound}")
+    print(result)
     net = load_model(result.best)[0].to(device)
 
     test = evaluate(net, corpus.test, particles=args.test_particles, seed=args.seed)

@@ -109,10 +109,13 @@ def evaluate(
 
     :param particles: K; memory does not grow with it beyond ``chunk`` draws at a time.
     :param chunk: draws that are computed together.
-    :raises ValueError: when a bound is not finite, naming the sequences.
+    :raises ValueError: when a bound is not finite, naming the first such sequence.
     """
+    for name, value in (("particles", particles), ("batch_size", batch_size), ("chunk", chunk)):
+        if value < 1:
+            raise ValueError(f"{name} must be at least 1, not {value}")
     device = next(net.parameters()).device
-    training = net.training
+    modes = {module: module.training for module in net.modules()}
     net.eval()
     results: list[dict[str, Tensor]] = []
     names: list[str] = []
@@ -127,9 +130,11 @@ def evaluate(
                 results.append(_evaluate_batch(net, batch.to(device), particles, chunk))
                 names += batch.names
     finally:
-        net.train(training)
+        for module, training in modes.items():
+            module.training = training
     values = {key: torch.cat([r[key] for r in results]).cpu().numpy() for key in results[0]}
-    bad = [name for name, ok in zip(names, np.isfinite(values["iwae"]), strict=True) if not ok]
+    finite = np.isfinite(np.stack(list(values.values()))).all(0)
+    bad = [name for name, ok in zip(names, finite, strict=True) if not ok]
     if bad:
         raise ValueError(f"the bound of {len(bad)} of {len(names)} sequences is not finite, first of {bad[0]!r}")
     return Evaluation(

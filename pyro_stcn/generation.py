@@ -21,7 +21,7 @@ def generate(
     Uses torch's default generator; ``pyro.set_rng_seed`` makes it repeatable. The network is left in the mode it was
     in.
 
-    :param steps: steps to generate.
+    :param steps: steps to generate, at least 1.
     :param batch_size: sequences to generate together; with a prefix of batch size 1, continuations of that one.
     :param prefix: observed beginning, ``(1 or batch_size, time, data_dim)``. The features see it exactly; where the
         observation looks back over latents, those of the prefix are draws from their priors.
@@ -29,6 +29,8 @@ def generate(
         data.
     :raises ValueError: for a prefix of the wrong shape or with values that are not finite.
     """
+    if steps < 1:
+        raise ValueError(f"steps must be at least 1, not {steps}")
     weight = next(net.parameters())
     x = weight.new_zeros(batch_size, net.data_dim)
     state = net.initial_state(batch_size)

@@ -20,11 +20,13 @@ def training_curve(folder: str | Path, ax: Axes | None = None) -> Axes:
     begins at the fifth percentile of what was logged.
     """
     ax = ax or plt.subplots(figsize=(7, 4), layout="constrained")[1]
-    train = _read(Path(folder) / "train.csv")
+    train_log, valid_log = Path(folder) / "train.csv", Path(folder) / "valid.csv"
+    train = _rows(train_log)
+    if not train:
+        raise ValueError(f"{train_log} has no rows yet: nothing to plot")
     ax.plot(train["step"], train["bound"], lw=0.7, alpha=0.6, label="training batch")
     values = list(train["bound"])
-    if (Path(folder) / "valid.csv").exists():
-        valid = _read(Path(folder) / "valid.csv")
+    if valid_log.exists() and (valid := _rows(valid_log)):
         ax.errorbar(
             valid["step"], valid["bound"], yerr=valid["standard_error"], fmt="o-", ms=4, capsize=2, label="validation"
         )
@@ -33,7 +35,8 @@ def training_curve(folder: str | Path, ax: Axes | None = None) -> Axes:
     if len(annealed):
         ax.axvline(annealed[0], color="0.6", ls=":", label="KL weight reaches 1")
     low, high = np.percentile(values, 5), max(values)
-    ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
+    if high > low:
+        ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
     ax.set(xlabel="step", ylabel="bound at KL weight 1 (nats per sequence)")
     ax.legend()
     return ax
@@ -50,9 +53,10 @@ def kl_by_layer(kl: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
     errors = [np.std(kl[name], ddof=1) / np.sqrt(len(kl[name])) if len(kl[name]) > 1 else 0.0 for name in names]
     bars = ax.barh(names, means, xerr=errors, capsize=3, color="C0")
     ax.bar_label(bars, labels=[f"{mean:,.1f}" for mean in means], padding=4)
-    ax.set_xscale("log")
     floor = max(means[means > 0].min(initial=1.0), 1e-3)
+    # Limits first: a logarithmic axis cannot find any where every layer is off.
     ax.set_xlim(min(floor / 3, 0.5), max(means.max(), floor) * 8)
+    ax.set_xscale("log")
     ax.set(xlabel="KL(q || p), nats per sequence", ylabel="layer, z1 nearest the data")
     return ax
 
@@ -77,6 +81,8 @@ def spectrogram(samples: np.ndarray, rate: int, ax: Axes | None = None, window: 
     """
     ax = ax or plt.subplots(figsize=(8, 3), layout="constrained")[1]
     size = int(window * rate)
+    if len(samples) < size:
+        raise ValueError(f"{len(samples)} samples are shorter than a window of {size}")
     hop = size // 4
     pieces = np.lib.stride_tricks.sliding_window_view(samples.astype(float), size)[::hop] * np.hanning(size)
     power = 20 * np.log10(np.abs(np.fft.rfft(pieces, n=4 * size, axis=-1)).T + 1e-3)
@@ -88,9 +94,8 @@ def spectrogram(samples: np.ndarray, rate: int, ax: Axes | None = None, window: 
     return ax
 
 
-def _read(path: Path) -> dict[str, np.ndarray]:
+def _rows(path: Path) -> dict[str, np.ndarray]:
+    """Columns of a log by name; none where nothing was logged yet."""
     with open(path, newline="") as file:
         rows = list(csv.DictReader(file))
-    if not rows:
-        raise ValueError(f"{path} has no rows yet: nothing to plot")
-    return {key: np.array([float(row[key]) for row in rows]) for key in rows[0]}
+    return {key: np.array([float(row[key]) for row in rows]) for key in rows[0]} if rows else {}

@@ -46,7 +46,7 @@ class TrainingConfig:
     :param learning_rate: of Adam, at the start.
     :param decay_rate: the learning rate is multiplied by this every ``decay_steps`` updates, continuously.
     :param kl_increment: the KL weight is ``min(1, step * kl_increment)``; 1 for no annealing.
-    :param clip_norm: largest global norm of the gradient.
+    :param clip_norm: largest global norm of the gradient; ``math.inf`` for no clipping.
     :param mean_over_steps: the loss of a sequence is its mean over steps (the authors' handwriting models), not its
         sum (speech).
     :param tensorflow_epsilon: apply Adam's epsilon as TensorFlow does, see
@@ -79,6 +79,9 @@ class TrainingConfig:
         for name in ("steps", "batch_size", "evaluate_every", "patience", "log_every", "decay_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        for name in ("learning_rate", "decay_rate", "kl_increment", "clip_norm"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -102,6 +105,12 @@ class FitResult:
     def best(self) -> Path:
         """The checkpoint with the best validation bound, or the last one without validation data."""
         return self.folder / ("last.safetensors" if self.best_step is None else "best.safetensors")
+
+    def __str__(self) -> str:
+        best = "no validation was made"
+        if self.best_bound is not None:
+            best = f"best validation bound {self.best_bound:.1f} nats per sequence, after step {self.best_step}"
+        return f"{self.step} steps, {self.stopped}; {best}"
 
 
 def fit(
@@ -284,6 +293,7 @@ class _Run:
         self.folder.mkdir(parents=True, exist_ok=True)
         for name in ("train.csv", "valid.csv"):
             (self.folder / name).unlink(missing_ok=True)
+        self._clear_left_overs()
         torch.manual_seed(self.config.seed)
         self._settle_elbo()
 
@@ -307,8 +317,7 @@ class _Run:
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
         for name in ("train.csv", "valid.csv"):
             _keep_rows_up_to(self.folder / name, self.step)
-        for left_over in self.folder.glob(".*.safetensors.*"):  # by a run that was killed while it wrote a checkpoint
-            left_over.unlink()
+        self._clear_left_overs()
 
     def save(self, name: str) -> None:
         """Write ``name``.safetensors: weights, moments of Adam, place in the data, random state."""
@@ -330,6 +339,12 @@ class _Run:
             "facts": self.facts,
         }
         save_tensors(self.folder / f"{name}.safetensors", tensors, meta)
+
+    def _clear_left_overs(self) -> None:
+        """Remove the half-written files of a run that was killed."""
+        for pattern in (".*.safetensors.*", ".*.csv.part"):
+            for path in self.folder.glob(pattern):
+                path.unlink()
 
     def _model_config(self) -> Any:
         try:

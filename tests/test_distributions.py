@@ -83,8 +83,10 @@ def test_integral_is_one_or_what_the_floors_add(dim, points, floor):
     assert sum(both_bits) == pytest.approx(mass * probability, abs=1e-9)
 
 
-def test_a_floor_bounds_what_a_confident_mistake_costs():
+@pytest.mark.parametrize("shape", [(), (5,)])
+def test_a_floor_bounds_what_a_confident_mistake_costs(shape):
     d = DiagonalGaussianMixture(torch.tensor([0.0, -100.0]), torch.tensor([[0.0], [30.0]]), torch.ones(2, 1), 1e-6)
+    d = d.expand(shape)
     peak = -0.5 * math.log(2 * math.pi)
     assert d.log_prob(torch.tensor([30.0])).item() == pytest.approx(math.log(1e-6) + peak, abs=1e-6)
     pen = PenStroke(d, torch.tensor(-100.0), 1e-5)

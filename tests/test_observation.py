@@ -128,6 +128,14 @@ def test_output_network_in_steps_is_the_whole_and_trains(config):
     assert all((p.grad != 0).any() for p in parameters)
 
 
+@torch.no_grad()
+def test_pointwise_output_by_hand():
+    net, z = PointwiseOutputConfig(2, 6).build(4), torch.randn(5, 4)
+    first, second = net.layers
+    hidden = (z @ first.weight.T + first.bias).clamp(min=0)
+    torch.testing.assert_close(net(z), (hidden @ second.weight.T + second.bias).clamp(min=0))
+
+
 @pytest.mark.parametrize("config", OUTPUTS)
 def test_output_network_looks_at_its_receptive_field_and_nothing_else(config):
     net = config.build(4)

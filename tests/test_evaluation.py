@@ -1,0 +1,248 @@
+"""Reported numbers against hand-made traces, exact guides and scipy; what they must not disturb."""
+
+import math
+
+import numpy as np
+import pytest
+import scipy.stats
+import torch
+from pyro.poutine.messenger import Messenger
+
+from pyro_stcn.data import SequenceDataset, collate
+from pyro_stcn.evaluation import Statistic, evaluate
+from pyro_stcn.ladder import base_normal
+from pyro_stcn.models import Evidence
+from pyro_stcn.observation import GaussianMixtureConfig
+
+from .linear_gaussian import DIM, linear_gaussian_stcn, log_evidence
+from .small import CAUSAL, POINTWISE, small_data, small_stcn
+
+DATA = small_data(7)
+quiet = {"progress": False}
+
+
+def numbers(result):
+    """All values of an evaluation in one array, a row per quantity."""
+    rows = [result.log_likelihood, result.iwae, *result.kl.values()]
+    return np.stack(rows + ([] if result.iwae_per_step is None else [result.iwae_per_step]))
+
+
+@pytest.mark.parametrize("output", [POINTWISE, CAUSAL])
+@torch.no_grad()
+def test_one_draw_by_hand(output):
+    """Traces of the guide with the same noise, and densities written out with scipy."""
+    net = small_stcn(output)
+    result = evaluate(net, DATA, particles=1, batch_size=7, seed=3, **quiet)
+    batch = collate(DATA, range(7))
+    torch.manual_seed(3)
+    net.guide(batch.x, batch.mask)
+    model_trace, guide_trace = net.guide.get_traces()
+    real = batch.mask.numpy()
+
+    def over_real_steps(value):
+        return np.where(real, value, 0).sum(-1)
+
+    weight = 0
+    for name in net.latent_names:
+        z = model_trace.nodes[name]["value"].double().numpy()
+        p, q = (base_normal(t.nodes[name]["fn"]) for t in (model_trace, guide_trace))
+        m, s, mq, sq = (v.double().numpy() for v in (p.loc, p.scale, q.loc, q.scale))
+        kl = (np.log(s / sq) + (sq**2 + (mq - m) ** 2) / (2 * s**2) - 0.5).sum(-1)
+        np.testing.assert_allclose(result.kl[name], over_real_steps(kl), rtol=1e-5)
+        weight = weight + (scipy.stats.norm(m, s).logpdf(z) - scipy.stats.norm(mq, sq).logpdf(z)).sum(-1)
+    fn = model_trace.nodes["x"]["fn"]
+    fn = fn.base_dist if net.pointwise else fn.base_dist.base_dist
+    scale, x = fn.scale.double().numpy(), batch.x.double().numpy()[..., None, :]
+    component = scipy.stats.norm(fn.loc.double().numpy(), scale).logpdf(x).sum(-1) + fn.logits.double().numpy()
+    log_likelihood = scipy.special.logsumexp(component, -1)
+    np.testing.assert_allclose(result.log_likelihood, over_real_steps(log_likelihood), rtol=1e-5)
+    np.testing.assert_allclose(result.iwae, over_real_steps(weight + log_likelihood), rtol=1e-5)
+    np.testing.assert_allclose(result.elbo, result.log_likelihood - sum(result.kl.values()), rtol=1e-12)
+    if net.pointwise:
+        np.testing.assert_allclose(result.iwae_per_step, result.iwae, rtol=1e-9)
+    else:
+        assert result.iwae_per_step is None
+
+
+class SameNoise(Messenger):
+    """Gives the draws of a sequence by its place in the data set and nothing else."""
+
+    def __init__(self, dataset):
+        super().__init__()
+        self.values = {row[0].tobytes(): i for i, row in enumerate(dataset.sequences)}
+
+    def _pyro_sample(self, msg):
+        if not msg["name"].startswith("z"):
+            return
+        normal = base_normal(msg["fn"])
+        index = torch.tensor(self.places)[:, None, None]
+        step, channel = torch.arange(normal.loc.shape[-2])[:, None], torch.arange(normal.loc.shape[-1])
+        msg["value"] = normal.loc + normal.scale * torch.sin(1e3 * torch.sin(index + 7.0 * step + 31.0 * channel))
+        msg["done"] = True
+
+
+@pytest.mark.parametrize("output", [POINTWISE, CAUSAL])
+def test_batches_and_padding_change_nothing(output, monkeypatch):
+    """The same noise for a sequence, whatever batch and padding it lies in, gives the same numbers."""
+    net, noise = small_stcn(output), SameNoise(DATA)
+    clean = net.clean
+
+    def watched(x, mask):
+        noise.places = [noise.values[row.numpy().tobytes()] for row in x[:, 0]]
+        return clean(x, mask)
+
+    monkeypatch.setattr(net, "clean", watched)
+    with noise:
+        results = [
+            numbers(evaluate(net, DATA, particles=2, batch_size=b, chunk=c, **quiet))
+            for b, c in ((7, 2), (1, 1), (3, 2))
+        ]
+    for other in results[1:]:
+        np.testing.assert_allclose(other, results[0], rtol=2e-5)
+
+
+def exact_case():
+    net = linear_gaussian_stcn((1, 1), dense=True, exact=True)
+    rng = np.random.default_rng(0)
+    lengths = (6, 3, 5, 1)
+    dataset = SequenceDataset(tuple(rng.normal(size=(n, DIM)) for n in lengths), tuple("abcd"))
+    evidence = [log_evidence(net, torch.from_numpy(x)[None]).item() for x in dataset.sequences]
+    return net, dataset, np.array(evidence)
+
+
+@pytest.mark.parametrize(("batch_size", "chunk"), [(4, 5), (1, 5), (3, 1), (10, 100)])
+def test_with_the_exact_guide_every_way_of_computing_gives_the_evidence(batch_size, chunk):
+    net, dataset, evidence = exact_case()
+    result = evaluate(net, dataset, particles=7, batch_size=batch_size, chunk=chunk, **quiet)
+    np.testing.assert_allclose(result.iwae, evidence, atol=1e-4)
+    np.testing.assert_allclose(result.iwae_per_step, evidence, atol=1e-4)
+    assert result.names == dataset.names
+    assert result.lengths.tolist() == [6, 3, 5, 1]
+
+
+def test_chunks_are_only_a_matter_of_memory():
+    net = small_stcn()
+    results = [evaluate(net, DATA, particles=1500, chunk=chunk, **quiet) for chunk in (1500, 399)]
+    for name in net.latent_names:
+        np.testing.assert_allclose(results[0].kl[name], results[1].kl[name], rtol=0.1)
+    np.testing.assert_allclose(results[0].elbo, results[1].elbo, rtol=0.04)
+
+
+@pytest.mark.parametrize("output", [POINTWISE, CAUSAL])
+def test_bounds_are_in_order(output):
+    net = small_stcn(output)
+    one, many = (evaluate(net, DATA, particles=k, chunk=100, **quiet) for k in (20, 500))
+    assert (many.elbo < many.iwae).all()
+    assert one.iwae.sum() < many.iwae.sum(), "grows with K"
+    if net.pointwise:
+        assert many.iwae.sum() < many.iwae_per_step.sum(), "tighter per step"
+
+
+def test_values_are_float64_and_per_sequence():
+    result = evaluate(small_stcn(), DATA, particles=3, **quiet)
+    assert numbers(result).dtype == np.float64
+    assert numbers(result).shape == (5, 7)
+    assert (np.stack(list(result.kl.values())) >= 0).all()
+    assert result.particles == 3
+
+
+def test_statistic():
+    values = np.random.default_rng(0).normal(size=30)
+    statistic = Statistic.of(values)
+    assert statistic.mean == pytest.approx(values.mean())
+    assert statistic.standard_error == pytest.approx(scipy.stats.sem(values))
+    assert statistic.count == 30
+    assert math.isnan(Statistic.of(values[:1]).standard_error)
+    assert str(Statistic(-12.345, 0.678, 3)) == "-12.3 ± 0.7"
+
+
+def test_a_report_says_what_its_numbers_are():
+    result = evaluate(small_stcn(), DATA, particles=4, **quiet)
+    text = str(result)
+    steps = sum(map(len, DATA.sequences))
+    for part in ("nats per sequence", "7 sequences", f"{steps} steps, all scored", "K = 4", "lower bound"):
+        assert part in text
+    rows = dict(result.rows())
+    assert list(rows) == ["ELBO", "IWAE-4 per sequence", "IWAE-4 per step", "log-likelihood term", "KL z1", "KL z2"]
+    assert rows["ELBO"].mean == pytest.approx(
+        rows["log-likelihood term"].mean - rows["KL z1"].mean - rows["KL z2"].mean
+    )
+    assert f"{rows['ELBO'].mean:.1f} ± {rows['ELBO'].standard_error:.1f}" in text
+    assert "IWAE-4 per step" not in str(evaluate(small_stcn(CAUSAL), DATA, particles=4, **quiet))
+
+
+@pytest.mark.parametrize(
+    ("options", "evidence"),
+    [
+        ({}, Evidence.LOWER_BOUND),
+        ({"independent_draws": True}, Evidence.ESTIMATE),
+        ({"independent_draws": True, "dense": False}, Evidence.LOWER_BOUND),
+        ({"observation": GaussianMixtureConfig(3, 1e-6)}, Evidence.ESTIMATE),
+    ],
+)
+def test_evidence_is_that_of_the_model(options, evidence):
+    result = evaluate(small_stcn(**options), DATA, particles=2, **quiet)
+    assert result.evidence is evidence
+    assert f"ELBO and IWAE: {evidence}" in str(result)
+
+
+# --------------------------------------------------------------------------------------------- what is left undisturbed
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_random_state_mode_and_gradients_are_left_alone(training):
+    net = small_stcn().train(training)
+    net.backbone.eval()
+    before = torch.get_rng_state()
+    evaluate(net, DATA, particles=2, **quiet)
+    assert torch.equal(torch.get_rng_state(), before)
+    assert net.training == training
+    assert not net.backbone.training, "a part that was in another mode stays in it"
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_the_seed_is_all_the_noise():
+    net = small_stcn()
+    first = numbers(evaluate(net, DATA, seed=1, **quiet))
+    torch.randn(3)
+    assert (numbers(evaluate(net, DATA, seed=1, **quiet)) == first).all()
+    assert (numbers(evaluate(net, DATA, seed=2, **quiet)) != first).any()
+
+
+def test_a_bound_that_is_not_finite_is_named():
+    sequences = list(DATA.sequences)
+    sequences[2] = sequences[2] * 1e25
+    dataset = SequenceDataset(tuple(sequences), DATA.names)
+    net = small_stcn()
+    before = torch.get_rng_state()
+    with pytest.raises(ValueError, match="the bound of 1 of 7 sequences is not finite, first of 's2'"):
+        evaluate(net, dataset, particles=2, batch_size=2, **quiet)
+    assert net.training
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+class OneBadDraw(Messenger):
+    """Moves one draw of one sequence very far away."""
+
+    def _pyro_post_sample(self, msg):
+        if msg["name"] == "z1":
+            msg["value"][0, 4] = 1e18
+
+
+def test_one_draw_in_many_that_is_not_finite_is_named():
+    """A likelihood of zero in one of five draws: importance weights survive it, the ELBO does not."""
+    net = small_stcn()
+    net.observation.loc.weight.data *= 1e4
+    with OneBadDraw(), pytest.raises(ValueError, match="the bound of 1 of 7 sequences is not finite, first of 's4'"):
+        evaluate(net, DATA, particles=5, **quiet)
+
+
+@pytest.mark.parametrize("option", ["particles", "chunk", "batch_size"])
+def test_what_must_be_positive(option):
+    with pytest.raises(ValueError, match=f"{option} .*0"):
+        evaluate(small_stcn(), DATA, **{option: 0}, **quiet)
+
+
+def test_data_of_other_channels_are_refused():
+    with pytest.raises(ValueError, match=r"x must be \(batch, time, 4\)"):
+        evaluate(small_stcn(), SequenceDataset((np.zeros((3, 5)),), ("a",)), **quiet)

@@ -1,0 +1,174 @@
+"""Every picture comes out, also of the least that can be drawn; warnings are errors here."""
+
+import csv
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pytest
+from matplotlib.axes import Axes
+
+from pyro_stcn import plots
+
+RNG = np.random.default_rng(0)
+KL = {"z1": RNG.uniform(1, 3, 20), "z2": RNG.uniform(100, 300, 20), "z3": RNG.uniform(0.01, 0.03, 20)}
+
+
+@pytest.fixture(autouse=True)
+def _drawn_and_closed():
+    yield
+    for number in plt.get_fignums():
+        plt.figure(number).canvas.draw()  # some warnings come only now
+    plt.close("all")
+
+
+def write(path, rows):
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(rows[0]))
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+@pytest.fixture
+def run(tmp_path):
+    """A folder with the logs of a run of 40 steps, annealed at step 20."""
+    steps = range(1, 41)
+    train = [{"step": t, "bound": -1e4 / t, "kl_weight": min(1.0, 0.05 * t)} for t in steps]
+    write(tmp_path / "train.csv", train)
+    write(tmp_path / "valid.csv", [{"step": t, "bound": -300.0, "standard_error": 5.0} for t in (10, 20, 30, 40)])
+    return tmp_path
+
+
+SAMPLES = np.sin(np.arange(4000) / 3)
+PICTURES = {
+    "training_curve": lambda run, **ax: plots.training_curve(run, **ax),
+    "kl_by_layer": lambda run, **ax: plots.kl_by_layer(KL, **ax),
+    "waveform": lambda run, **ax: plots.waveform(SAMPLES, 16_000, **ax),
+    "spectrogram": lambda run, **ax: plots.spectrogram(SAMPLES, 16_000, **ax),
+}
+
+
+def test_every_picture_is_tried():
+    assert set(PICTURES) == set(plots.__all__)
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_axes_come_and_go(name, run):
+    new = PICTURES[name](run)
+    assert isinstance(new, Axes)
+    assert new.has_data()
+    _, (left, right) = plt.subplots(1, 2)
+    assert PICTURES[name](run, ax=right) is right
+    assert right.has_data()
+    assert not left.has_data()
+
+
+# ------------------------------------------------------------------------------------------------------- training curve
+
+
+def lines(ax):
+    return {line.get_label(): line for line in ax.get_lines()}
+
+
+def test_training_curve_draws_the_logs(run):
+    ax = plots.training_curve(run)
+    train = lines(ax)["training batch"]
+    assert train.get_xdata().tolist() == list(range(1, 41))
+    assert train.get_ydata()[3] == -2500
+    assert lines(ax)["KL weight reaches 1"].get_xdata()[0] == 20
+    (errorbar,) = ax.containers
+    assert errorbar.lines[0].get_xdata().tolist() == [10, 20, 30, 40]
+    assert ax.get_ylim()[0] > -6000, "the first step does not set the scale"
+
+
+def test_training_curve_without_validation(run):
+    (run / "valid.csv").unlink()
+    assert not plots.training_curve(run).containers
+
+
+def test_training_curve_before_annealing_has_ended(run):
+    write(run / "train.csv", [{"step": t, "bound": -1.0 * t, "kl_weight": 0.01 * t} for t in (1, 2)])
+    assert "KL weight reaches 1" not in lines(plots.training_curve(run))
+
+
+def test_training_curve_of_one_step(run):
+    write(run / "train.csv", [{"step": 1, "bound": -3.0, "kl_weight": 1.0}])
+    (run / "valid.csv").unlink()
+    low, high = plots.training_curve(run).get_ylim()
+    assert low < -3 < high
+
+
+def test_training_curve_of_a_validation_of_one_sequence(run):
+    write(run / "valid.csv", [{"step": 10, "bound": -300.0, "standard_error": "nan"}])
+    assert plots.training_curve(run).containers
+
+
+def test_training_curve_of_a_log_without_rows(run):
+    (run / "valid.csv").write_text("step,bound,standard_error\n")  # a run resumed before its first validation
+    assert not plots.training_curve(run).containers
+    (run / "train.csv").write_text("step,bound,kl_weight\n")
+    with pytest.raises(ValueError, match="train.csv has no rows yet"):
+        plots.training_curve(run)
+
+
+def test_training_curve_of_no_run(tmp_path):
+    with pytest.raises(FileNotFoundError, match="train.csv"):
+        plots.training_curve(tmp_path)
+
+
+# ----------------------------------------------------------------------------------------------------------- the others
+
+
+def test_kl_bars_have_the_means(run):
+    ax = plots.kl_by_layer(KL)
+    assert [bar.get_width() for bar in ax.patches] == [KL[name].mean() for name in KL]
+    assert [label.get_text() for label in ax.get_yticklabels()] == list(KL)
+    low, high = ax.get_xlim()
+    assert low < min(bar.get_width() for bar in ax.patches), "every bar can be seen"
+    assert high > max(bar.get_width() for bar in ax.patches)
+
+
+@pytest.mark.parametrize(
+    "kl",
+    [
+        {"z1": np.array([3.0])},
+        {"z1": np.array([3.0, 4.0]), "z2": np.zeros(2)},
+        {"z1": np.zeros(2), "z2": np.zeros(2)},
+        {"z1": np.zeros(1)},
+        {"z1": np.array([1e-9, 2e-9])},
+    ],
+    ids=["one sequence", "one layer off", "all layers off", "one sequence off", "nearly off"],
+)
+def test_kl_bars_of_little(kl):
+    ax = plots.kl_by_layer(kl)
+    assert len(ax.patches) == len(kl)
+    assert ax.get_xscale() == "log"
+    assert 0 < ax.get_xlim()[0] < ax.get_xlim()[1]
+
+
+def test_waveform_is_in_seconds():
+    ax = plots.waveform(SAMPLES, 16_000, color="k")
+    assert ax.get_xlim() == (0, 0.25)
+    (line,) = ax.get_lines()
+    assert line.get_xdata()[-1] == pytest.approx(0.25, abs=1e-4)
+    assert line.get_color() == "k"
+
+
+def test_spectrogram_finds_a_tone():
+    rate = 16_000
+    ax = plots.spectrogram(np.sin(2 * np.pi * 3000 * np.arange(rate) / rate), rate)
+    (image,) = ax.get_images()
+    power = image.get_array()
+    left, right, bottom, top = image.get_extent()
+    assert (left, right, bottom, top) == (0, 1, 0, 8)
+    peak = power.mean(1).argmax() / power.shape[0] * top
+    assert peak == pytest.approx(3, abs=0.05)
+
+
+def test_spectrogram_of_silence_and_of_integers():
+    for samples in (np.zeros(4000), (1000 * SAMPLES).astype(np.int16)):
+        assert plots.spectrogram(samples, 16_000).has_data()
+
+
+def test_spectrogram_shorter_than_a_window():
+    with pytest.raises(ValueError, match="100 samples are shorter than a window of 256"):
+        plots.spectrogram(np.zeros(100), 16_000)
