@@ -51,7 +51,7 @@ class Evaluation:
     :param names: the sequences.
     :param lengths: their steps; every one of them is scored, the first from the model's learned start.
     :param particles: K, the number of draws per sequence.
-    :param evidence: what ``elbo`` and ``iwae`` are, relative to log p(x).
+    :param evidence: what ``objective`` and ``iwae`` are, relative to log p(x).
     :param log_likelihood: E_q log p(x | z), mean of K draws.
     :param kl: KL(q || p) of every layer, analytic given the draws above, mean of K draws.
     :param iwae: log of the mean of K importance weights, one weight per sequence.
@@ -68,26 +68,33 @@ class Evaluation:
     iwae_per_step: np.ndarray | None
 
     @property
-    def elbo(self) -> np.ndarray:
-        """``log_likelihood`` minus all ``kl``: the K = 1 bound, estimated from K draws."""
+    def objective(self) -> np.ndarray:
+        """``log_likelihood`` minus all ``kl``, estimated from K draws: the ELBO, if ``evidence`` says lower bound."""
         return self.log_likelihood - sum(self.kl.values(), np.zeros(()))
 
     def rows(self) -> list[tuple[str, Statistic]]:
-        """What a report shows, by name."""
-        k = self.particles
-        rows = [("ELBO", self.elbo), (f"IWAE-{k} per sequence", self.iwae)]
+        """What a report shows, by name; nothing is named a bound that is none."""
+        if self.evidence is Evidence.LOWER_BOUND:
+            one, many = "ELBO", f"IWAE-{self.particles}"
+        else:
+            one, many = "1-draw estimate", f"{self.particles}-draw estimate"
+        rows = [(one, self.objective), (f"{many} per sequence", self.iwae)]
         if self.iwae_per_step is not None:
-            rows.append((f"IWAE-{k} per step", self.iwae_per_step))
+            rows.append((f"{many} per step", self.iwae_per_step))
         rows += [("log-likelihood term", self.log_likelihood)]
         rows += [(f"KL {name}", value) for name, value in self.kl.items()]
         return [(name, Statistic.of(np.asarray(value))) for name, value in rows]
 
     def __str__(self) -> str:
+        rows = self.rows()
+        verdict = "ELBO and IWAE are lower bounds on log p(x)"
+        if self.evidence is not Evidence.LOWER_BOUND:
+            verdict = "these estimates are NOT BOUNDS and can exceed log p(x)"
         lines = [
-            f"nats per sequence, mean ± standard error over {len(self.names)} sequences "
-            f"({int(self.lengths.sum())} steps, all scored), K = {self.particles}; ELBO and IWAE: {self.evidence}"
+            f"nats per sequence, mean ± standard error over {len(self.names)} sequences ({int(self.lengths.sum())} "
+            f"steps, all scored), K = {self.particles}; {verdict}"
         ]
-        lines += [f"  {name:<22} {stat.mean:>12.1f} ± {stat.standard_error:.1f}" for name, stat in self.rows()]
+        lines += [f"  {name:<28} {stat.mean:>12.1f} ± {stat.standard_error:.1f}" for name, stat in rows]
         return "\n".join(lines)
 
 
@@ -109,7 +116,7 @@ def evaluate(
 
     :param particles: K; memory does not grow with it beyond ``chunk`` draws at a time.
     :param chunk: draws that are computed together.
-    :raises ValueError: when a bound is not finite, naming the first such sequence.
+    :raises ValueError: when a value is not finite, naming the first such sequence.
     """
     for name, value in (("particles", particles), ("batch_size", batch_size), ("chunk", chunk)):
         if value < 1:
@@ -132,11 +139,12 @@ def evaluate(
     finally:
         for module, training in modes.items():
             module.training = training
+        net.guide.release()
     values = {key: torch.cat([r[key] for r in results]).cpu().numpy() for key in results[0]}
     finite = np.isfinite(np.stack(list(values.values()))).all(0)
     bad = [name for name, ok in zip(names, finite, strict=True) if not ok]
     if bad:
-        raise ValueError(f"the bound of {len(bad)} of {len(names)} sequences is not finite, first of {bad[0]!r}")
+        raise ValueError(f"the objective of {len(bad)} of {len(names)} sequences is not finite, first of {bad[0]!r}")
     return Evaluation(
         names=tuple(names),
         lengths=np.asarray(dataset.lengths),

@@ -14,7 +14,7 @@ __all__ = ["kl_by_layer", "spectrogram", "training_curve", "waveform"]
 
 
 def training_curve(folder: str | Path, ax: Axes | None = None) -> Axes:
-    """Bound of the training batches and of the validations against the step, from the logs that ``fit`` wrote.
+    """Objective of the training batches and of the validations against the step, from the logs that ``fit`` wrote.
 
     A line marks the end of the KL annealing. The first steps of a run are often far below the rest, so the axis
     begins at the fifth percentile of what was logged.
@@ -24,20 +24,26 @@ def training_curve(folder: str | Path, ax: Axes | None = None) -> Axes:
     train = _rows(train_log)
     if not train:
         raise ValueError(f"{train_log} has no rows yet: nothing to plot")
-    ax.plot(train["step"], train["bound"], lw=0.7, alpha=0.6, label="training batch")
-    values = list(train["bound"])
+    ax.plot(train["step"], train["objective"], lw=0.7, alpha=0.6, label="training batch")
+    values = list(train["objective"])
     if valid_log.exists() and (valid := _rows(valid_log)):
         ax.errorbar(
-            valid["step"], valid["bound"], yerr=valid["standard_error"], fmt="o-", ms=4, capsize=2, label="validation"
+            valid["step"],
+            valid["objective"],
+            yerr=valid["standard_error"],
+            fmt="o-",
+            ms=4,
+            capsize=2,
+            label="validation",
         )
-        values += list(valid["bound"])
+        values += list(valid["objective"])
     annealed = train["step"][train["kl_weight"] >= 1]
     if len(annealed):
         ax.axvline(annealed[0], color="0.6", ls=":", label="KL weight reaches 1")
     low, high = np.percentile(values, 5), max(values)
     if high > low:
         ax.set_ylim(low - 0.05 * (high - low), high + 0.05 * (high - low))
-    ax.set(xlabel="step", ylabel="bound at KL weight 1 (nats per sequence)")
+    ax.set(xlabel="step", ylabel="objective at KL weight 1 (nats per sequence)")
     ax.legend()
     return ax
 

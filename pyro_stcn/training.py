@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import math
-import os
 import re
-import signal
-import threading
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
@@ -26,6 +22,8 @@ from .configs import config_to_dict
 from .data.batch import SequenceBatch, SequenceDataset, ShuffledBatches
 from .diagnostics import kl_by_layer
 from .evaluation import Evaluation, Statistic, evaluate
+from .interrupts import deferred_interrupts
+from .logs import append_row, keep_rows_up_to
 from .models import SequenceModel
 from .schedules import adam_epsilon_hat, exponential_decay, kl_weight
 from .tcn import DilatedTCN
@@ -52,7 +50,7 @@ class TrainingConfig:
     :param tensorflow_epsilon: apply Adam's epsilon as TensorFlow does, see
         :func:`~pyro_stcn.schedules.adam_epsilon_hat`.
     :param evaluate_every: updates between validations; also between checkpoints.
-    :param patience: validations in a row without a new best bound after which training stops, counted once annealing
+    :param patience: validations in a row without a new best after which training stops, counted once annealing
         has ended.
     :param bfloat16_blocks: run the convolution blocks of training steps in bfloat16; latents and log-probabilities
         stay as they are.
@@ -89,27 +87,27 @@ class FitResult:
     """What came of training.
 
     :param step: updates made.
-    :param best_step: the one after which the validation bound was best.
-    :param best_bound: that bound, nats per sequence; None without validation data.
+    :param best_step: the one after which the validation was best.
+    :param best_objective: its objective (the ELBO, where the model gives one), nats per sequence; None without one.
     :param stopped: why it ended.
     :param folder: where the log and the checkpoints are.
     """
 
     step: int
     best_step: int | None
-    best_bound: float | None
+    best_objective: float | None
     stopped: str
     folder: Path
 
     @property
     def best(self) -> Path:
-        """The checkpoint with the best validation bound, or the last one without validation data."""
+        """The checkpoint of the best validation, or the last one without validation data."""
         return self.folder / ("last.safetensors" if self.best_step is None else "best.safetensors")
 
     def __str__(self) -> str:
         best = "no validation was made"
-        if self.best_bound is not None:
-            best = f"best validation bound {self.best_bound:.1f} nats per sequence, after step {self.best_step}"
+        if self.best_objective is not None:
+            best = f"best validation objective {self.best_objective:.1f} nats per sequence, after step {self.best_step}"
         return f"{self.step} steps, {self.stopped}; {best}"
 
 
@@ -132,7 +130,7 @@ def fit(
     validation). With ``resume`` it goes on from ``last.safetensors`` and does exactly what the uninterrupted run
     would have done. Ctrl-C and SIGTERM finish the current update, write the checkpoint and return.
 
-    :param valid: data for validation and early stopping: the K = 1 bound at KL weight 1, with the same noise every
+    :param valid: data for validation and early stopping: one draw at KL weight 1, with the same noise every
         time.
     :param elbo: any Pyro ELBO for ``net.model`` and ``net.guide``.
     :param facts: JSON-able facts to keep with the checkpoints, for instance how the data were standardised.
@@ -143,7 +141,7 @@ def fit(
     """
     run = _Run(net, train, elbo, config, Path(folder), facts or {})
     run.resume() if resume else run.begin()
-    with _stop_signals() as stopping, run.blocks_in_bfloat16():
+    with deferred_interrupts() as stopping, run.blocks_in_bfloat16():
         bar = tqdm(
             total=config.steps,
             initial=run.step,
@@ -157,7 +155,9 @@ def fit(
                 row = run.update()
                 bar.update()
                 if row:
-                    bar.set_postfix_str(f"bound {row['bound']:.1f}, KL {row['kl']:.1f} (weight {row['kl_weight']:.3g})")
+                    bar.set_postfix_str(
+                        f"objective {row['objective']:.1f}, KL {row['kl']:.1f} (weight {row['kl_weight']:.3g})"
+                    )
                 if valid is not None and run.step % config.evaluate_every == 0:
                     run.validate(evaluate(net, valid, particles=1, seed=config.seed, progress=False))
                 if run.step % config.evaluate_every == 0:
@@ -166,10 +166,10 @@ def fit(
     if stopping:
         reason = f"stopped by {stopping[0]}"
     elif run.step < config.steps:
-        reason = f"no better validation bound for {config.patience} validations"
+        reason = f"no better validation for {config.patience} validations"
     else:
         reason = "all steps made"
-    return FitResult(run.step, run.best_step, run.best_bound, reason, run.folder)
+    return FitResult(run.step, run.best_step, run.best_objective, reason, run.folder)
 
 
 class _Run:
@@ -185,7 +185,7 @@ class _Run:
         self.optimiser = torch.optim.Adam(net.parameters(), lr=config.learning_rate, fused=True)
         self.step = 0
         self.misses = 0
-        self.best_bound: float | None = None
+        self.best_objective: float | None = None
         self.best_step: int | None = None
         self.clock = time.perf_counter()
 
@@ -247,7 +247,7 @@ class _Run:
         log_lik = observed["fn"].log_prob(observed["value"]).sum().item() * per_sequence / draws
         kl = {name: value * per_sequence / draws for name, value in kl.items()}
         seconds, self.clock = time.perf_counter() - self.clock, time.perf_counter()
-        row = {"step": self.step, "loss": loss, "bound": log_lik - sum(kl.values()), "log_likelihood": log_lik}
+        row = {"step": self.step, "loss": loss, "objective": log_lik - sum(kl.values()), "log_likelihood": log_lik}
         row |= {
             "kl": sum(kl.values()),
             **kl,
@@ -256,18 +256,23 @@ class _Run:
             "gradient_norm": norm,
             "seconds": seconds,
         }
-        _append(self.folder / "train.csv", row)
+        append_row(self.folder / "train.csv", row)
         return row
 
     def validate(self, result: Evaluation) -> None:
         """Log a validation, keep the best, and count the misses once annealing has ended."""
-        bound = Statistic.of(result.elbo)
-        row = {"step": self.step, "bound": bound.mean, "standard_error": bound.standard_error, "sequences": bound.count}
+        bound = Statistic.of(result.objective)
+        row = {
+            "step": self.step,
+            "objective": bound.mean,
+            "standard_error": bound.standard_error,
+            "sequences": bound.count,
+        }
         row |= {f"kl_{name}": float(value.mean()) for name, value in result.kl.items()}
-        _append(self.folder / "valid.csv", row)
+        append_row(self.folder / "valid.csv", row)
         annealed = kl_weight(self.step, self.config.kl_increment) == 1
-        if self.best_bound is None or bound.mean > self.best_bound:
-            self.best_bound, self.best_step, self.misses = bound.mean, self.step, 0
+        if self.best_objective is None or bound.mean > self.best_objective:
+            self.best_objective, self.best_step, self.misses = bound.mean, self.step, 0
             self.save("best")
         elif annealed:
             self.misses += 1
@@ -310,13 +315,13 @@ class _Run:
                 self.optimiser.state[parameter] = {key: value.to(self.device) for key, value in moments.items()}
         self.batches.load_state_dict(meta["batches"])
         self.step, self.misses = meta["step"], meta["misses"]
-        self.best_bound, self.best_step = meta["best_bound"], meta["best_step"]
+        self.best_objective, self.best_step = meta["best_objective"], meta["best_step"]
         self.facts = self.facts or meta["facts"]
         torch.set_rng_state(tensors["rng.cpu"])
         if "rng.cuda" in tensors and self.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng.cuda"], self.device)
         for name in ("train.csv", "valid.csv"):
-            _keep_rows_up_to(self.folder / name, self.step)
+            keep_rows_up_to(self.folder / name, self.step)
         self._clear_left_overs()
 
     def save(self, name: str) -> None:
@@ -333,7 +338,7 @@ class _Run:
             "training": dataclasses.asdict(self.config),
             "step": self.step,
             "misses": self.misses,
-            "best_bound": self.best_bound,
+            "best_objective": self.best_objective,
             "best_step": self.best_step,
             "batches": self.batches.state_dict(),
             "facts": self.facts,
@@ -374,43 +379,3 @@ class _Run:
             batch = next(ShuffledBatches(self.batches.dataset, 1, 0)).to(self.device)
             with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
                 self.elbo.loss(self.net.model, self.net.guide, batch.x, batch.mask)
-
-
-def _append(path: Path, row: dict[str, Any]) -> None:
-    with open(path, "a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if file.tell() == 0:
-            writer.writeheader()
-        writer.writerow(row)
-
-
-def _keep_rows_up_to(path: Path, step: int) -> None:
-    """Drop the rows written after the checkpoint, which will be written again, and a last one that was cut short."""
-    if path.exists():
-        lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
-        kept = lines[:1] + [line for line in lines[1:] if int(line.split(b",")[0]) <= step]
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_bytes(b"".join(kept))
-        os.replace(temporary, path)
-
-
-@contextmanager
-def _stop_signals() -> Iterator[list[str]]:
-    """Collect the names of SIGINT and SIGTERM instead of dying of them; a second one kills as usual."""
-    received: list[str] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield received  # only the main thread may set handlers
-        return
-    previous: dict[int, Any] = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-
-    def receive(number: int, frame: Any) -> None:
-        received.append(signal.Signals(number).name)
-        signal.signal(number, previous[number])
-
-    for number in previous:
-        signal.signal(number, receive)
-    try:
-        yield received
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -208,6 +208,17 @@ def test_overwritten_stretches_are_refused(saved):
         assert refused_or_identical(saved, expected)
 
 
+@pytest.mark.parametrize(
+    ("old", "new"), [(b'"F64"', b'"I64"'), (b"[5,3]", b"[3,5]"), (b'"a":', b'"g":'), (b'step\\": 3', b'step\\": 4')]
+)
+def test_a_header_that_says_something_else_is_refused(saved, old, new):
+    whole = saved.read_bytes()
+    assert whole.count(old) == 1
+    saved.write_bytes(whole.replace(old, new))
+    with pytest.raises(CheckpointError, match="was altered or damaged after it was written"):
+        load_tensors(saved)
+
+
 # -------------------------------------------------------------------------------------------------------- hostile files
 
 

@@ -32,9 +32,9 @@ def write(path, rows):
 def run(tmp_path):
     """A folder with the logs of a run of 40 steps, annealed at step 20."""
     steps = range(1, 41)
-    train = [{"step": t, "bound": -1e4 / t, "kl_weight": min(1.0, 0.05 * t)} for t in steps]
+    train = [{"step": t, "objective": -1e4 / t, "kl_weight": min(1.0, 0.05 * t)} for t in steps]
     write(tmp_path / "train.csv", train)
-    write(tmp_path / "valid.csv", [{"step": t, "bound": -300.0, "standard_error": 5.0} for t in (10, 20, 30, 40)])
+    write(tmp_path / "valid.csv", [{"step": t, "objective": -300.0, "standard_error": 5.0} for t in (10, 20, 30, 40)])
     return tmp_path
 
 
@@ -86,19 +86,19 @@ def test_training_curve_without_validation(run):
 
 
 def test_training_curve_before_annealing_has_ended(run):
-    write(run / "train.csv", [{"step": t, "bound": -1.0 * t, "kl_weight": 0.01 * t} for t in (1, 2)])
+    write(run / "train.csv", [{"step": t, "objective": -1.0 * t, "kl_weight": 0.01 * t} for t in (1, 2)])
     assert "KL weight reaches 1" not in lines(plots.training_curve(run))
 
 
 def test_training_curve_of_one_step(run):
-    write(run / "train.csv", [{"step": 1, "bound": -3.0, "kl_weight": 1.0}])
+    write(run / "train.csv", [{"step": 1, "objective": -3.0, "kl_weight": 1.0}])
     (run / "valid.csv").unlink()
     low, high = plots.training_curve(run).get_ylim()
     assert low < -3 < high
 
 
 def test_training_curve_of_a_validation_of_one_sequence(run):
-    write(run / "valid.csv", [{"step": 10, "bound": -300.0, "standard_error": "nan"}])
+    write(run / "valid.csv", [{"step": 10, "objective": -300.0, "standard_error": "nan"}])
     assert plots.training_curve(run).containers
 
 

@@ -75,13 +75,13 @@ def weights(net):
 @pytest.mark.parametrize("output", [POINTWISE, CAUSAL])
 def test_it_learns(tmp_path, output):
     net = small_stcn(output)
-    before = evaluate(net, VALID, progress=False).elbo
+    before = evaluate(net, VALID, progress=False).objective
     config = dataclasses.replace(QUICK, steps=40, learning_rate=1e-2, evaluate_every=40, log_every=1)
     _, result = run(tmp_path, net, config=config)
-    after = evaluate(net, VALID, progress=False).elbo
+    after = evaluate(net, VALID, progress=False).objective
     assert (after > before + 5).all()
     assert result.stopped == "all steps made"
-    bounds = [float(row["bound"]) for row in rows(tmp_path / "train.csv")]
+    bounds = [float(row["objective"]) for row in rows(tmp_path / "train.csv")]
     assert np.mean(bounds[-10:]) > np.mean(bounds[:10]) + 5
 
 
@@ -149,7 +149,7 @@ def test_the_log_says_what_was_done(tmp_path):
         assert values["learning_rate"] == exponential_decay(step, 1e-3, 0.5, 10)
         assert values["kl_weight"] == kl_weight(step, 0.07)
         assert values["kl"] == pytest.approx(sum(values[f"kl_z{i}"] for i in (1, 2)))
-        assert values["bound"] == pytest.approx(values["log_likelihood"] - values["kl"])
+        assert values["objective"] == pytest.approx(values["log_likelihood"] - values["kl"])
         # With the analytic KL the loss holds the same terms.
         assert -values["loss"] == pytest.approx(values["log_likelihood"] - values["kl_weight"] * values["kl"], rel=1e-4)
 
@@ -177,6 +177,13 @@ def test_gradient_is_clipped(tmp_path, clip):
     assert 10 * moments.norm().item() == pytest.approx(min(norm, clip), rel=1e-3)
 
 
+@pytest.mark.parametrize("tensorflow", [True, False])
+def test_tensorflows_epsilon_is_used_where_it_is_asked_for(tmp_path, monkeypatch, tensorflow):
+    monkeypatch.setattr(training, "adam_epsilon_hat", lambda update: 1e6)  # so large that nothing moves
+    net, _ = run(tmp_path, config=dataclasses.replace(QUICK, tensorflow_epsilon=tensorflow))
+    assert ((weights(net) - weights(small_stcn())).abs().max() < 1e-6) == tensorflow
+
+
 def test_blocks_run_in_bfloat16_while_training_and_only_then(tmp_path):
     config = dataclasses.replace(QUICK, bfloat16_blocks=True)
     net, result = run(tmp_path / "mixed", config=config)
@@ -185,7 +192,7 @@ def test_blocks_run_in_bfloat16_while_training_and_only_then(tmp_path):
     assert {p.dtype for p in net.parameters()} == {torch.float32}
     assert all(tcn.autocast_dtype is None for tcn in net.modules() if isinstance(tcn, DilatedTCN))
     best, _ = load_model(result.best)
-    assert evaluate(best, VALID, particles=1, progress=False).elbo.mean() == result.best_bound, (
+    assert evaluate(best, VALID, particles=1, progress=False).objective.mean() == result.best_objective, (
         "validated in single precision"
     )
 
@@ -243,7 +250,7 @@ def test_validation_does_not_disturb_training(tmp_path):
     with_valid, _ = run(tmp_path / "with", config=dataclasses.replace(QUICK, evaluate_every=3))
     without, result = run(tmp_path / "without", valid=None)
     assert torch.equal(weights(with_valid), weights(without))
-    assert (result.best_step, result.best_bound) == (None, None)
+    assert (result.best_step, result.best_objective) == (None, None)
     assert result.best == tmp_path / "without" / "last.safetensors"
     assert not (tmp_path / "without" / "valid.csv").exists()
 
@@ -394,7 +401,7 @@ def test_early_stopping_counts_misses_once_annealing_has_ended(tmp_path, monkeyp
     config = dataclasses.replace(QUICK, steps=14, evaluate_every=2, patience=2, kl_increment=increment)
     _, result = run(tmp_path, config=config)
     assert result.step == stop
-    assert result.stopped == ("all steps made" if stop == 14 else "no better validation bound for 2 validations")
+    assert result.stopped == ("all steps made" if stop == 14 else "no better validation for 2 validations")
     assert len(calls) == stop // 2
     assert len({options["seed"] for _, options in calls}) == 1, "the same noise every time"
 
@@ -410,13 +417,13 @@ def test_stopped_by_patience_stays_stopped(tmp_path, monkeypatch):
 def test_the_best_checkpoint_holds_the_best_weights(tmp_path, monkeypatch):
     calls = script(monkeypatch, [1, 7, 3, 4])
     net, result = run(tmp_path, config=dataclasses.replace(QUICK, steps=16))
-    assert (result.best_step, result.best_bound) == (8, 7)
+    assert (result.best_step, result.best_objective) == (8, 7)
     best, meta = load_model(result.best)
     assert torch.equal(weights(best), calls[1][0])
     assert not torch.equal(weights(best), weights(net))
-    assert meta["step"] == 8
+    assert (meta["step"], meta["best_step"], meta["best_bound"], meta["misses"]) == (8, 8, 7, 0)
     assert torch.equal(weights(load_model(tmp_path / "last.safetensors")[0]), weights(net))
-    log = [(row["step"], float(row["bound"])) for row in rows(tmp_path / "valid.csv")]
+    log = [(row["step"], float(row["objective"])) for row in rows(tmp_path / "valid.csv")]
     assert log == [("4", 1), ("8", 7), ("12", 3), ("16", 4)]
 
 
@@ -424,8 +431,8 @@ def test_validation_is_the_bound_at_full_kl_weight(tmp_path):
     net, _ = run(tmp_path, config=dataclasses.replace(QUICK, kl_increment=1e-4))
     result = evaluate(net, VALID, particles=1, seed=QUICK.seed, progress=False)
     row = rows(tmp_path / "valid.csv")[-1]
-    assert float(row["bound"]) == result.elbo.mean()
-    assert float(row["standard_error"]) == pytest.approx(result.elbo.std(ddof=1) / math.sqrt(len(VALID)))
+    assert float(row["objective"]) == result.objective.mean()
+    assert float(row["standard_error"]) == pytest.approx(result.objective.std(ddof=1) / math.sqrt(len(VALID)))
     assert float(row["kl_z1"]) == result.kl["z1"].mean()
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
+from pyro import poutine
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.guide import GuideMessenger
 from pyro.poutine.runtime import _PYRO_STACK
@@ -178,6 +179,10 @@ class SharedGuide(GuideMessenger):
                 for name in set(observed) & set(handler.trace.nodes):  # a trace of parameters alone has none
                     handler.trace.remove_node(name)
         return values
+
+    def release(self) -> None:
+        """Forget the last run: its trace holds every tensor of it."""
+        self.trace = poutine.Trace()
 
 
 def _forget_parameters(prefix: str) -> None:
