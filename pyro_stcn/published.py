@@ -132,99 +132,96 @@ def published_weights(net: STCN, arrays: Mapping[str, np.ndarray]) -> dict[str, 
     :returns: parameter name -> tensor, in the parameter's dtype.
     :raises ValueError: naming what is missing, left over or of the wrong shape.
     """
-    reader = _Reader(arrays)
-    state: dict[str, Tensor] = {}
-
-    def read_tcn(ours: str, tcn: DilatedTCN, theirs: str) -> None:
-        for i, block in enumerate(tcn.blocks):
-            scope = f"{theirs}_{i + 1}"
-            signal, gate = reader.conv(f"{scope}/conv1d"), reader.conv(f"{scope}/conv1d_1")
-            state[f"{ours}.blocks.{i}.filter_gate.weight"] = torch.cat([signal[0], gate[0]])
-            state[f"{ours}.blocks.{i}.filter_gate.bias"] = torch.cat([signal[1], gate[1]])
-            state[f"{ours}.blocks.{i}.out.weight"], state[f"{ours}.blocks.{i}.out.bias"] = reader.conv(
-                f"{scope}/conv1d_2"
-            )
-            if isinstance(block.residual, torch.nn.Conv1d):
-                weight, bias = reader.conv(f"{scope}/conv1d_3")
-                (
-                    state[f"{ours}.blocks.{i}.residual.weight"],
-                    state[f"{ours}.blocks.{i}.residual.bias"],
-                ) = weight, bias
-
-    def read_linear(ours: str, theirs: str) -> None:
-        weight, bias = reader.conv(theirs)
-        state[f"{ours}.weight"], state[f"{ours}.bias"] = weight.squeeze(-1), bias
-
-    def read_trunk(ours: str, theirs: str, feature_dim: int, layers: int) -> None:
-        weight, bias = reader.conv(f"{theirs}/conv1d")
-        state[f"{ours}.from_features.weight"] = weight[:, :feature_dim, 0]
-        state[f"{ours}.from_features.bias"] = bias
-        if weight.shape[1] > feature_dim:
-            state[f"{ours}.from_above.weight"] = weight[:, feature_dim:, 0]
-        for i in range(1, layers + 1):
-            read_linear(f"{ours}.rest.{2 * i - 1}", f"{theirs}/conv1d_{i}")
-
-    read_tcn("backbone", net.backbone, "encoder/temporal_block")
-    for i, layer in enumerate(net.ladder):
-        for ours, theirs in (("prior_net", "p"), ("likelihood_net", "q")):
-            if isinstance(getattr(layer, ours), GaussianNet):
-                for part, name in (("loc", "mu"), ("scale", "sigma")):
-                    theirs_full = f"latent/{theirs}_{i + 1}_{name}"
-                    layers = net.config.ladder.layers
-                    read_trunk(
-                        f"ladder.{i}.{ours}.{part}",
-                        theirs_full,
-                        net.backbone.feature_dims[i],
-                        layers,
-                    )
-
+    read = _Translation(arrays)
+    read.tcn("backbone", net.backbone, "encoder/temporal_block")
+    for level, layer in enumerate(net.ladder, start=1):
+        for ours, theirs, part in (("prior_net", "p", layer.prior_net), ("likelihood_net", "q", layer.likelihood_net)):
+            if isinstance(part, GaussianNet):
+                features, hidden_layers = net.backbone.feature_dims[level - 1], net.config.ladder.layers
+                for moment, name in (("loc", "mu"), ("scale", "sigma")):
+                    prefix = f"ladder.{level - 1}.{ours}.{moment}"
+                    read.trunk(prefix, f"latent/{theirs}_{level}_{name}", features, hidden_layers)
     if isinstance(net.output, CausalOutput):
-        read_tcn("output.tcn", net.output.tcn, "output_layer/out_convCCN")
+        read.tcn("output.tcn", net.output.tcn, "output_layer/out_convCCN")
     else:
         for i in range(len(net.output.layers)):
-            read_linear(f"output.layers.{i}", f"output_layer/out_conv1d_{i + 1}/conv1d")
-
-    stroke, prefix = net.observation, "observation"
-    if isinstance(stroke, PenStrokeHead):
-        read_linear("observation.pen", "output_layer/out_out_binary/conv1d")
-        stroke, prefix = stroke.stroke, "observation.stroke"
-    read_linear(f"{prefix}.loc", "output_layer/out_out_mu/conv1d")
-    read_linear(f"{prefix}.scale", "output_layer/out_out_sigma/conv1d")
-    if isinstance(stroke, GaussianMixtureHead):
-        read_linear(f"{prefix}.logits", "output_layer/out_out_coefficient/conv1d")
-        for part in ("loc", "scale"):  # theirs: feature by feature; here: component by component
-            for kind in ("weight", "bias"):
-                value = state[f"{prefix}.{part}.{kind}"]
-                components, dim = stroke.shape
-                state[f"{prefix}.{part}.{kind}"] = value.unflatten(0, (dim, components)).transpose(0, 1).flatten(0, 1)
-
-    reader.check_all_used()
-    parameters = dict(net.named_parameters())
-    for name, value in state.items():
-        if value.shape != parameters[name].shape:
-            raise ValueError(
-                f"{name} is {tuple(value.shape)} in the file and {tuple(parameters[name].shape)} in the config"
-            )
-    return {name: value.to(parameters[name].dtype) for name, value in state.items()}
+            read.linear(f"output.layers.{i}", f"output_layer/out_conv1d_{i + 1}/conv1d")
+    read.head("observation", net.observation, "output_layer/out")
+    return read.finish(net)
 
 
-class _Reader:
-    """Reads TensorFlow convolutions (taps, in, out), tap 0 the oldest, and remembers which were read."""
+class _Translation:
+    """Takes the authors' arrays one by one, in our shapes and under our names, and remembers which were taken.
+
+    Their convolutions are (taps, in, out) with tap 0 the oldest, ours (out, in, taps).
+    """
 
     def __init__(self, arrays: Mapping[str, np.ndarray]):
         self.arrays = arrays
-        self.used: set[str] = set()
+        self.taken: set[str] = set()
+        self.state: dict[str, Tensor] = {}
 
-    def conv(self, scope: str) -> tuple[Tensor, Tensor]:
-        """Return (weight (out, in, taps), bias (out,))."""
-        missing = {f"{scope}/kernel", f"{scope}/bias"} - set(self.arrays)
+    def take(self, theirs: str) -> tuple[Tensor, Tensor]:
+        """Return (weight (out, in, taps), bias (out,)) of one convolution."""
+        names = f"{theirs}/kernel", f"{theirs}/bias"
+        missing = [name for name in names if name not in self.arrays]
         if missing:
-            raise ValueError(f"missing variables: {', '.join(sorted(missing))}")
-        self.used |= {f"{scope}/kernel", f"{scope}/bias"}
-        kernel, bias = self.arrays[f"{scope}/kernel"], self.arrays[f"{scope}/bias"]
+            raise ValueError(f"missing variables: {', '.join(missing)}")
+        self.taken.update(names)
+        kernel, bias = (self.arrays[name] for name in names)
         return torch.from_numpy(kernel.transpose(2, 1, 0).copy()), torch.from_numpy(np.array(bias))
 
-    def check_all_used(self) -> None:
-        left = sorted(set(self.arrays) - self.used)
+    def put(self, ours: str, weight: Tensor, bias: Tensor) -> None:
+        """Keep the parameters of one layer."""
+        self.state[f"{ours}.weight"], self.state[f"{ours}.bias"] = weight, bias
+
+    def linear(self, ours: str, theirs: str) -> None:
+        """Translate a 1x1 convolution that is a linear layer here."""
+        weight, bias = self.take(theirs)
+        self.put(ours, weight.squeeze(-1), bias)
+
+    def tcn(self, ours: str, tcn: DilatedTCN, theirs: str) -> None:
+        """Translate gated blocks; filter and gate are one convolution here."""
+        for i, block in enumerate(tcn.blocks):
+            prefix, scope = f"{ours}.blocks.{i}", f"{theirs}_{i + 1}"
+            both = zip(self.take(f"{scope}/conv1d"), self.take(f"{scope}/conv1d_1"), strict=True)
+            self.put(f"{prefix}.filter_gate", *(torch.cat(pair) for pair in both))
+            self.put(f"{prefix}.out", *self.take(f"{scope}/conv1d_2"))
+            if isinstance(block.residual, torch.nn.Conv1d):
+                self.put(f"{prefix}.residual", *self.take(f"{scope}/conv1d_3"))
+
+    def trunk(self, ours: str, theirs: str, feature_dim: int, layers: int) -> None:
+        """Translate the network of a mean or a scale; its first layer is split by what it reads."""
+        weight, bias = self.take(f"{theirs}/conv1d")
+        self.put(f"{ours}.from_features", weight[:, :feature_dim, 0], bias)
+        if weight.shape[1] > feature_dim:
+            self.state[f"{ours}.from_above.weight"] = weight[:, feature_dim:, 0]
+        for i in range(1, layers + 1):
+            self.linear(f"{ours}.rest.{2 * i - 1}", f"{theirs}/conv1d_{i}")
+
+    def head(self, ours: str, head: torch.nn.Module, theirs: str) -> None:
+        """Translate the layers that parameterise the observation."""
+        if isinstance(head, PenStrokeHead):
+            self.linear(f"{ours}.pen", f"{theirs}_out_binary/conv1d")
+            ours, head = f"{ours}.stroke", head.stroke
+        self.linear(f"{ours}.loc", f"{theirs}_out_mu/conv1d")
+        self.linear(f"{ours}.scale", f"{theirs}_out_sigma/conv1d")
+        if isinstance(head, GaussianMixtureHead):
+            self.linear(f"{ours}.logits", f"{theirs}_out_coefficient/conv1d")
+            components, dim = head.shape
+            for name in (f"{ours}.{part}.{kind}" for part in ("loc", "scale") for kind in ("weight", "bias")):
+                # theirs: feature by feature; here: component by component
+                by_feature = self.state[name].unflatten(0, (dim, components))
+                self.state[name] = by_feature.transpose(0, 1).flatten(0, 1)
+
+    def finish(self, net: torch.nn.Module) -> dict[str, Tensor]:
+        """Check that everything was taken and fits, and return it in the dtypes of the parameters."""
+        left = sorted(set(self.arrays) - self.taken)
         if left:
             raise ValueError(f"{len(left)} variables belong to no part of this model, the first {left[0]!r}")
+        parameters = dict(net.named_parameters())
+        for name, value in self.state.items():
+            ours = parameters[name].shape
+            if value.shape != ours:
+                raise ValueError(f"{name} is {tuple(value.shape)} in the file and {tuple(ours)} in the config")
+        return {name: value.to(parameters[name].dtype) for name, value in self.state.items()}

@@ -235,7 +235,10 @@ def test_one_draw_in_many_that_is_not_finite_is_named():
     """A likelihood of zero in one of five draws: importance weights survive it, the ELBO does not."""
     net = small_stcn()
     net.observation.loc.weight.data *= 1e4
-    with OneBadDraw(), pytest.raises(ValueError, match="the objective of 1 of 7 sequences is not finite, first of 's4'"):
+    with (
+        OneBadDraw(),
+        pytest.raises(ValueError, match="the objective of 1 of 7 sequences is not finite, first of 's4'"),
+    ):
         evaluate(net, DATA, particles=5, **quiet)
 
 

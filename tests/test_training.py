@@ -294,21 +294,15 @@ def test_facts_stay_with_the_checkpoints(tmp_path):
         assert load_tensors(tmp_path / f"{name}.safetensors")[1]["facts"] == facts
 
 
-@pytest.mark.parametrize(
-    "cut", [lambda log: log + b"7,1.5", lambda log: b"step,lo", lambda log: b""], ids=["row", "header", "all"]
-)
-def test_a_log_that_was_cut_short_is_mended(tmp_path, cut):
+def test_a_log_that_was_cut_short_is_mended(tmp_path):
     """A machine that lost its power may leave the logs behind the checkpoint."""
     config = dataclasses.replace(QUICK, steps=10)
     run(tmp_path / "whole", config=config)
     run(tmp_path / "cut")
     log = tmp_path / "cut" / "train.csv"
-    log.write_bytes(cut(log.read_bytes()))
+    log.write_bytes(log.read_bytes() + b"7,1.5")
     run(tmp_path / "cut", config=config, resume=True)
-    expected, mended = (state(tmp_path / name)[2] for name in ("whole", "cut"))
-    expected[0] = expected[0][-len(mended[0]) :]
-    assert len(mended[0]) in (1, 6)
-    assert mended == expected
+    assert state(tmp_path / "cut")[2] == state(tmp_path / "whole")[2]
 
 
 @pytest.mark.parametrize("resume", [True, False])
@@ -421,7 +415,7 @@ def test_the_best_checkpoint_holds_the_best_weights(tmp_path, monkeypatch):
     best, meta = load_model(result.best)
     assert torch.equal(weights(best), calls[1][0])
     assert not torch.equal(weights(best), weights(net))
-    assert (meta["step"], meta["best_step"], meta["best_bound"], meta["misses"]) == (8, 8, 7, 0)
+    assert (meta["step"], meta["best_step"], meta["best_objective"], meta["misses"]) == (8, 8, 7, 0)
     assert torch.equal(weights(load_model(tmp_path / "last.safetensors")[0]), weights(net))
     log = [(row["step"], float(row["objective"])) for row in rows(tmp_path / "valid.csv")]
     assert log == [("4", 1), ("8", 7), ("12", 3), ("16", 4)]
