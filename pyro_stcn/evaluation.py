@@ -19,6 +19,12 @@ from .models import Evidence, SequenceModel
 
 __all__ = ["Evaluation", "Statistic", "evaluate"]
 
+VERDICTS = {
+    Evidence.EXACT: "the log-likelihood is exact",
+    Evidence.LOWER_BOUND: "ELBO and IWAE are lower bounds on log p(x)",
+    Evidence.ESTIMATE: "these estimates are NOT BOUNDS and can exceed log p(x)",
+}
+
 
 @dataclass(frozen=True)
 class Statistic:
@@ -74,6 +80,8 @@ class Evaluation:
 
     def rows(self) -> list[tuple[str, Statistic]]:
         """What a report shows, by name; nothing is named a bound that is none."""
+        if self.evidence is Evidence.EXACT:
+            return [("log-likelihood", Statistic.of(self.log_likelihood))]
         if self.evidence is Evidence.LOWER_BOUND:
             one, many = "ELBO", f"IWAE-{self.particles}"
         else:
@@ -87,9 +95,7 @@ class Evaluation:
 
     def __str__(self) -> str:
         rows = self.rows()
-        verdict = "ELBO and IWAE are lower bounds on log p(x)"
-        if self.evidence is not Evidence.LOWER_BOUND:
-            verdict = "these estimates are NOT BOUNDS and can exceed log p(x)"
+        verdict = VERDICTS[self.evidence]
         lines = [
             f"nats per sequence, mean ± standard error over {len(self.names)} sequences ({int(self.lengths.sum())} "
             f"steps, all scored), K = {self.particles}; {verdict}"

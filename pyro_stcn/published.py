@@ -1,9 +1,9 @@
-"""Models and weights of the authors' released STCN code (TensorFlow), read into this library.
+"""Models and weights of the authors' released code (TensorFlow), read into this library.
 
 ``load_published(config, arrays)`` takes one of the released JSON configurations as a dict and the variables by name,
-and returns an
-:class:`~pyro_stcn.models.STCN` that computes the same numbers. Options of that code which no released configuration
-uses and which change the model are refused by name; none is ignored.
+and returns an :class:`~pyro_stcn.models.STCN` or :class:`~pyro_stcn.models.WaveNet` that computes the same numbers.
+Options of that code which no released configuration uses and which change the model are refused by name; none is
+ignored.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from .ladder import GaussianNet, LadderConfig
 from .models.stcn import STCN, STCNConfig
+from .models.wavenet import WaveNet, WaveNetConfig
 from .observation import (
     CausalOutput,
     CausalOutputConfig,
@@ -33,33 +34,61 @@ from .tcn import DilatedTCN, DilatedTCNConfig
 
 __all__ = ["load_published", "published_config", "published_weights"]
 
+#: model class of that code -> the variable that reads the data
+FIRST_VARIABLE = {
+    "StochasticTCN": "encoder/temporal_block_1/conv1d/kernel",
+    "TCN": "causal_conv_layer_0/conv1d/kernel",
+}
 WEIGHT_FLOOR = 1e-6  # of a mixture component, in the authors' log-likelihood
 PEN_FLOOR = 1e-5  # of the pen's probability
 
 
-def load_published(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> STCN:
-    """Return the STCN of a released configuration with these weights.
+def load_published(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) -> STCN | WaveNet:
+    """Return the model of a released configuration with these weights.
 
-    :param config: the JSON configuration, as a dict.
+    :param config: the JSON configuration, as a dict, of model class ``StochasticTCN`` or ``TCN``.
     :param arrays: TensorFlow variables by name, "encoder/temporal_block_1/conv1d/kernel" and so on.
     :raises ValueError: for an option that is not supported, and for variables that are missing, left over or of the
         wrong shape.
     """
-    first = "encoder/temporal_block_1/conv1d/kernel"
+    first = FIRST_VARIABLE.get(config["model_cls"])
+    if first is None:
+        raise ValueError(f"model_cls {config['model_cls']!r} is not supported; there are: {', '.join(FIRST_VARIABLE)}")
     if first not in arrays:
-        raise ValueError(f"no variable {first!r} among the {len(arrays)} given: is this an STCN of the authors' code?")
+        raise ValueError(f"no variable {first!r} among the {len(arrays)} given: do the weights belong to the config?")
     net = published_config(config, arrays[first].shape[1]).build()
     net.load_state_dict(published_weights(net, arrays))
     return net
 
 
-def published_config(config: Mapping[str, Any], data_dim: int) -> STCNConfig:
-    """Translate a released JSON configuration of model class ``StochasticTCN``.
+def published_config(config: Mapping[str, Any], data_dim: int) -> STCNConfig | WaveNetConfig:
+    """Translate a released JSON configuration.
 
     :param data_dim: channels of a step: 200 for speech, 3 for handwriting.
     """
-    cnn, latent, output = config["cnn_layer"], config["latent_layer"], config["output_layer"]
     _refuse_unsupported(config)
+    if config["model_cls"] == "TCN":
+        return _wavenet_config(config, data_dim)
+    return _stcn_config(config, data_dim)
+
+
+def _wavenet_config(config: Mapping[str, Any], data_dim: int) -> WaveNetConfig:
+    cnn = config["cnn_layer"]
+    return WaveNetConfig(
+        data_dim=data_dim,
+        dilations=tuple(cnn["dilation_size"]),
+        filters=cnn["num_filters"],
+        kernel_size=cnn["filter_size"],
+        taps=None if cnn["use_skip"] else tuple(index + 1 for index in cnn["tcn_output_layer_idx"]),
+        # That code ignores the width and the type in "output_layer".
+        output=PointwiseOutputConfig(config["output_layer"]["num_layers"], cnn["num_filters"]),
+        observation=_head_config(config["loss"]),
+        predicts_first=False,
+    )
+
+
+def _stcn_config(config: Mapping[str, Any], data_dim: int) -> STCNConfig:
+    cnn, latent, output = config["cnn_layer"], config["latent_layer"], config["output_layer"]
     per_layer = latent["vertical_dilation"]
     dilations = cnn["dilation_size"]
     if len(dilations) != per_layer * len(latent["latent_size"]):
@@ -105,9 +134,8 @@ def _head_config(losses: Mapping[str, Mapping[str, Any]]) -> HeadConfig:
 
 
 def _refuse_unsupported(config: Mapping[str, Any]) -> None:
-    cnn, latent = config["cnn_layer"], config["latent_layer"]
+    cnn, latent = config["cnn_layer"], config.get("latent_layer", {})
     needed = {
-        "model_cls": (config.get("model_cls", "StochasticTCN"), "StochasticTCN"),
         "cnn_layer.use_gating": (cnn.get("use_gating", True), True),
         "cnn_layer.use_residual": (cnn.get("use_residual", True), True),
         "cnn_layer.zero_padding": (cnn.get("zero_padding", True), True),
@@ -123,16 +151,34 @@ def _refuse_unsupported(config: Mapping[str, Any]) -> None:
     }
     for name, (value, supported) in needed.items():
         if value != supported:
-            raise ValueError(f"{name}={value!r} is not supported: no released STCN uses anything but {supported!r}")
+            raise ValueError(
+                f"{name}={value!r} is not supported: no released configuration has anything but {supported!r}"
+            )
 
 
-def published_weights(net: STCN, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
+def published_weights(net: STCN | WaveNet, arrays: Mapping[str, np.ndarray]) -> dict[str, Tensor]:
     """Rearrange arrays named like the authors' variables (weights, or gradients of them) into this model's parameters.
 
     :returns: parameter name -> tensor, in the parameter's dtype.
     :raises ValueError: naming what is missing, left over or of the wrong shape.
     """
     read = _Translation(arrays)
+    if isinstance(net, WaveNet):
+        _read_wavenet(read, net)
+    else:
+        _read_stcn(read, net)
+    return read.finish(net)
+
+
+def _read_wavenet(read: _Translation, net: WaveNet) -> None:
+    read.put("first", *read.take("causal_conv_layer_0/conv1d"))
+    read.tcn("tcn", net.tcn, "temporal_block")
+    for i in range(len(net.output.layers)):
+        read.linear(f"output.layers.{i}", f"output_layer_hidden/conv1d_{i + 1}/conv1d")
+    read.head("observation", net.observation, "output_layer")
+
+
+def _read_stcn(read: _Translation, net: STCN) -> None:
     read.tcn("backbone", net.backbone, "encoder/temporal_block")
     for level, layer in enumerate(net.ladder, start=1):
         for ours, theirs, part in (("prior_net", "p", layer.prior_net), ("likelihood_net", "q", layer.likelihood_net)):
@@ -147,7 +193,6 @@ def published_weights(net: STCN, arrays: Mapping[str, np.ndarray]) -> dict[str, 
         for i in range(len(net.output.layers)):
             read.linear(f"output.layers.{i}", f"output_layer/out_conv1d_{i + 1}/conv1d")
     read.head("observation", net.observation, "output_layer/out")
-    return read.finish(net)
 
 
 class _Translation:

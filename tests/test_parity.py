@@ -21,7 +21,7 @@ from pyro_stcn.published import load_published, published_config, published_weig
 from pyro_stcn.schedules import adam_epsilon_hat, exponential_decay, kl_weight
 
 FIXTURES = Path(__file__).parent / "fixtures"
-CASES = sorted(path.stem for path in FIXTURES.glob("*.npz"))
+CASES = sorted(path.stem for path in FIXTURES.glob("*.npz") if "wavenet" not in path.stem)
 RECORDED = [name for name in CASES if not name.startswith("reference_")]
 CLOSE = {"rtol": 1e-5, "atol": 1e-5}
 

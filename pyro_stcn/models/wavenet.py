@@ -1,0 +1,153 @@
+"""WaveNet and WaveNet-dense, the paper's deterministic baselines (van den Oord et al. 2016; Tables 1 and 4).
+
+There are no latents, so what is computed is the exact log-likelihood and not a bound.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..initialise import glorot_uniform_
+from ..observation import GaussianMixtureConfig, HeadConfig, PointwiseOutputConfig
+from ..tcn import CausalConv1d, DilatedTCN, DilatedTCNConfig, TCNState
+from .base import Evidence, SequenceModel, SharedGuide
+
+__all__ = ["WaveNet", "WaveNetConfig", "WaveNetState"]
+
+
+@dataclass(frozen=True)
+class WaveNetConfig:
+    """A WaveNet. The defaults are the paper's, with a GMM.
+
+    :param data_dim: channels of a step.
+    :param dilations: dilation of every block; 25 blocks in the paper, for handwriting too.
+    :param filters: width of every convolution.
+    :param kernel_size: taps of the dilated convolutions and of the first one.
+    :param taps: None for WaveNet, which sums the skip outputs of all blocks. For WaveNet-dense the numbers, from 1,
+        of the blocks whose outputs are concatenated instead, (5, 15, 25) in the paper's runs.
+    :param output: 1x1 layers between that and the observation.
+    :param observation: the distribution of a step.
+    :param predicts_first: score x_1 too, from a frame of zeros before it. Without, x_1 is given, as in the published
+        runs, and T - 1 steps are scored.
+    """
+
+    data_dim: int = 200
+    dilations: tuple[int, ...] = (1, 2, 4, 8, 16) * 5
+    filters: int = 256
+    kernel_size: int = 2
+    taps: tuple[int, ...] | None = None
+    output: PointwiseOutputConfig = field(default_factory=lambda: PointwiseOutputConfig(2, 256))
+    observation: HeadConfig = field(default_factory=GaussianMixtureConfig)
+    predicts_first: bool = True
+
+    def __post_init__(self) -> None:
+        if self.taps is not None and not (self.taps and all(1 <= tap <= len(self.dilations) for tap in self.taps)):
+            raise ValueError(f"taps must number some of the {len(self.dilations)} blocks from 1, not {self.taps}")
+
+    def build(self) -> WaveNet:
+        """Return the model with freshly initialised weights."""
+        return WaveNet(self)
+
+
+class WaveNetState(NamedTuple):
+    """What generation remembers: the last inputs of the first convolution, and the state of the blocks."""
+
+    first: Tensor
+    blocks: TCNState
+
+
+class WaveNet(SequenceModel):
+    """p(x_t | x_<t) from a stack of gated blocks behind an initial causal convolution."""
+
+    guide_sees_future = False
+
+    def __init__(self, config: WaveNetConfig):
+        super().__init__()
+        self.config = config
+        self.data_dim = config.data_dim
+        self.first = CausalConv1d(config.data_dim, config.filters, config.kernel_size)
+        glorot_uniform_(self.first)
+        self.tcn = DilatedTCN(config.filters, DilatedTCNConfig((config.dilations,), config.filters, config.kernel_size))
+        self.output = config.output.build(config.filters * len(config.taps or [0]))
+        self.observation = config.observation.build(self.output.out_dim, config.data_dim)
+        self.guide = NoLatents(self.model)
+
+    @property
+    def latent_names(self) -> tuple[str, ...]:
+        """There are none."""
+        return ()
+
+    @property
+    def pointwise(self) -> bool:
+        """Given the past of x, steps are independent."""
+        return True
+
+    @property
+    def evidence(self) -> Evidence:
+        """Exact, where the head is a density."""
+        return Evidence.EXACT if self.config.observation.normalised else Evidence.ESTIMATE
+
+    @property
+    def receptive_field(self) -> int:
+        """How many past steps x_t looks at."""
+        return self.tcn.receptive_field + self.first.history
+
+    def model(self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0) -> None:
+        """Generate ``x`` given its own past; there is nothing to anneal. See :meth:`SequenceModel.model`."""
+        pyro.module(self.pyro_name, self)
+        x = self.clean(x, mask)
+        if self.config.predicts_first:
+            hidden = self._features(F.pad(x, (0, 0, 1, 0))[:, :-1])
+        else:
+            hidden = F.pad(self._features(x[:, :-1]), (0, 0, 1, 0))
+            scored = torch.arange(x.shape[1], device=x.device) > 0
+            mask = scored.expand(x.shape[:2]) if mask is None else mask & scored
+        with self.plates(x):
+            pyro.sample("x", self.over_time(self.observation(self.output(hidden)), mask), obs=x)
+
+    def _features(self, x: Tensor) -> Tensor:
+        """Return the features of every step, having seen it and the ones before: ``(batch, time, width)``."""
+        h = self.first(x.transpose(1, 2))
+        outputs, skips = [], []
+        for block in self.tcn.blocks:
+            h, skip = block(h)
+            outputs.append(h)
+            skips.append(skip)
+        return self._gather(outputs, skips, dim=1).transpose(1, 2)
+
+    def _gather(self, outputs: list[Tensor], skips: list[Tensor], dim: int) -> Tensor:
+        if self.config.taps is None:
+            return torch.stack(skips).sum(0).relu()
+        return torch.cat([outputs[tap - 1] for tap in self.config.taps], dim).relu()
+
+    def initial_state(self, batch_size: int) -> WaveNetState:
+        """Return the state before the first step."""
+        return WaveNetState(self.first.initial_buffer(batch_size), self.tcn.initial_state(batch_size))
+
+    def step(self, state: WaveNetState, x_previous: Tensor) -> tuple[WaveNetState, dist.TorchDistribution]:
+        """Return p(x_t | x_<t); see :meth:`SequenceModel.step`."""
+        time = state.blocks.position
+        first, h = self.first.step(state.first, time, x_previous)
+        buffers, outputs, skips = [], [], []
+        for block, buffer in zip(self.tcn.blocks, state.blocks.buffers, strict=True):
+            buffer, h, skip = block.step(buffer, time, h)
+            buffers.append(buffer)
+            outputs.append(h)
+            skips.append(skip)
+        hidden = self._gather(outputs, skips, dim=-1)
+        return WaveNetState(first, TCNState(tuple(buffers), time + 1)), self.observation(self.output(hidden))
+
+
+class NoLatents(SharedGuide):
+    """The guide of a model without latents: it runs the model and draws nothing."""
+
+    def get_posterior(self, name: str, prior: Any) -> Any:
+        """Never called."""
+        raise AssertionError(f"a model without latents has a latent {name!r}")
