@@ -77,7 +77,12 @@ def main(args: Args) -> None:
 
     chosen = preset(args.preset)
     training = replace(chosen.training, seed=args.seed, bfloat16_blocks=args.bfloat16)
-    training = replace(training, steps=args.steps or training.steps)
+    if args.steps is not None:
+        training = replace(training, steps=args.steps)
+    if chosen.model.data_dim != corpus.data_dim:
+        raise SystemExit(
+            f"{args.preset} is for {chosen.model.data_dim} channels; the speech here has {corpus.data_dim}"
+        )
     pyro.set_rng_seed(args.seed)
     net = chosen.model.build().to(device)
     print(f"{args.preset}: {sum(p.numel() for p in net.parameters()):,} parameters on {device}")
@@ -107,14 +112,17 @@ def inspect(net: SequenceModel, corpus: Corpus, folder: Path) -> None:
         net.model,
         net.guide,
         model_args=(batch.x, batch.mask),
+        constant_data={"lengths": batch.lengths},
+        var_names=list(net.latent_names),
         coords={"sequences": list(batch.names)},
         dims={name: ["time", f"{name}_unit"] for name in net.latent_names} | {"x": ["time", "sample"]},
         num_samples=50,
     )
+    idata["sample_stats"].attrs["evidence"] = str(net.evidence)
     path = folder / "posterior.nc"
     path.unlink(missing_ok=True)  # an older one may be open in a notebook
     idata.to_netcdf(str(path))
-    kl = [name for name in idata["sample_stats"].data_vars if name.startswith("kl_")]
+    kl = [f"kl_{name}" for name in net.latent_names]
     print("KL(q || p) of every layer, nats per sequence, over draws of the latents above:")
     print(az.summary(idata, group="sample_stats", var_names=kl, kind="stats"))
 

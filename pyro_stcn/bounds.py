@@ -22,7 +22,8 @@ PARTICLES = "num_particles_vectorized"  # Pyro's name for the plate of vectorise
 class IWAE(ELBO):
     """The importance-weighted bound ``E log (1/K) sum_k w_k``, one weight per named plate cell (Burda et al. 2016).
 
-    It is a lower bound on log p(x) for every K, grows with K, and is the ELBO at K = 1. ``RenyiELBO(alpha=0)``
+    Where guide and model share their draws and the likelihood is a density (``net.evidence`` says so), it is a lower
+    bound on log p(x) for every K, grows with K, and is the ELBO at K = 1. ``RenyiELBO(alpha=0)``
     computes the same when every site lies in the same plates, and one weight for the whole batch, silently, when one
     does not; here the plates are named and anything else is refused.
 

@@ -115,6 +115,8 @@ def load_model(path: str | os.PathLike) -> tuple[SequenceModel, dict[str, Any]]:
     tensors, meta = load_tensors(path)
     try:
         net = config_from_dict(meta["model"]).build()
+        dtypes = {value.dtype for name, value in tensors.items() if name.startswith(PREFIX)}
+        net.to(dtypes.pop() if len(dtypes) == 1 else None)
         load_weights(net, tensors)
     except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"{path}: configuration and weights do not make a model: {error}") from error

@@ -21,8 +21,9 @@ from pyro.distributions.util import scale_and_mask
 from pyro.infer.enum import get_importance_trace
 from pyro.poutine import Trace
 from torch import Tensor
-from torch.distributions import kl_divergence
 from tqdm import tqdm
+
+from .diagnostics import analytic_kl
 
 __all__ = ["SAMPLE_DIMS", "Layout", "Names", "draw", "run"]
 
@@ -55,7 +56,7 @@ def run(
         try:
             return get_importance_trace("flat", nesting + 1, outer(model), outer(guide), args, kwargs)
         except (RuntimeError, ValueError, IndexError) as error:
-            raise ValueError("model and guide do not run under an outer plate: use parallel=False") from error
+            raise ValueError(f"model and guide do not run under an outer plate, use parallel=False: {error}") from error
 
 
 @dataclass(frozen=True)
@@ -193,23 +194,12 @@ def _sample_stats(layout: Layout, model: Trace, guide: Trace) -> Iterator[Value]
     yield "lp", lp, shape
     yield "log_weight", lp - sum(log_q.values()), shape
     for name, (of_guide, of_model) in layout.kl.items():
-        kl = _analytic_kl(q[of_guide[0]], p[of_model[0]]) if len(of_guide) == 1 else None
+        kl = analytic_kl(q[of_guide[0]], p[of_model[0]]) if len(of_guide) == 1 else None
         sampled: Any = sum(log_q[n] for n in of_guide) - sum(log_p[n] for n in of_model)
         yield name, sampled if kl is None else per_cell(kl), shape
 
 
 _GROUPS = {"posterior": _posterior, "log_likelihood": _log_likelihood, "sample_stats": _sample_stats}
-
-
-def _analytic_kl(q: Site, p: Site) -> Tensor | None:
-    """KL(q || p) of two sites, of their batch shape; None where no closed form is known."""
-    try:
-        kl = kl_divergence(q["fn"], p["fn"])
-    except NotImplementedError:
-        return None
-    # Pyro returns the number 0 for a distribution that is masked out altogether.
-    kl = torch.as_tensor(kl, device=q["value"].device).expand(q["fn"].batch_shape)
-    return scale_and_mask(kl, mask=q["mask"])
 
 
 def _kl_terms(latents: list[str], q: Mapping[str, Site]) -> dict[str, tuple[list[str], list[str]]]:

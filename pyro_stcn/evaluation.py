@@ -127,7 +127,7 @@ def evaluate(
     for name, value in (("particles", particles), ("batch_size", batch_size), ("chunk", chunk)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
-    device = next(net.parameters()).device
+    weight = next(net.parameters())
     modes = {module: module.training for module in net.modules()}
     net.eval()
     results: list[dict[str, Tensor]] = []
@@ -137,10 +137,10 @@ def evaluate(
         batches(dataset, batch_size), total=total, desc="evaluating", disable=None if progress else True, leave=False
     )
     try:
-        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             for batch in bar:
-                results.append(_evaluate_batch(net, batch.to(device), particles, chunk))
+                results.append(_evaluate_batch(net, batch.to(weight.device, weight.dtype), particles, chunk))
                 names += batch.names
     finally:
         for module, training in modes.items():
@@ -193,9 +193,10 @@ def _draw(net: SequenceModel, batch: SequenceBatch, draws: int) -> dict[str, Ten
             "flat", nesting, net.model, net.guide, (batch.x, batch.mask), {}
         )
     shape = (draws, *batch.mask.shape[: -net.sequence_dim])
-    cells = {"log_likelihood": model_trace.nodes["x"]["log_prob"]}
+    cells = {"log_likelihood": model_trace.nodes["x"]["log_prob"].double()}
     cells |= kl_by_layer(model_trace, guide_trace, net.latent_names)
     cells["log_weight"] = cells["log_likelihood"] + sum(
-        model_trace.nodes[name]["log_prob"] - guide_trace.nodes[name]["log_prob"] for name in net.latent_names
+        model_trace.nodes[name]["log_prob"].double() - guide_trace.nodes[name]["log_prob"].double()
+        for name in net.latent_names
     )
     return {key: value.double().expand(shape) for key, value in cells.items()}

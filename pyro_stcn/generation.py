@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from pyro import poutine
 from torch import Tensor
 from tqdm import tqdm
 
@@ -24,7 +25,7 @@ def generate(
     :param steps: steps to generate, at least 1.
     :param batch_size: sequences to generate together; with a prefix of batch size 1, continuations of that one.
     :param prefix: observed beginning, ``(1 or batch_size, time, data_dim)``. The features see it exactly; where the
-        observation looks back over latents, those of the prefix are draws from their priors.
+        observation looks back over latents, those of the prefix are drawn from the guide.
     :returns: the generated steps without the prefix, ``(batch_size, steps, data_dim)``, in the units of the training
         data.
     :raises ValueError: for a prefix of the wrong shape or with values that are not finite.
@@ -38,8 +39,14 @@ def generate(
         prefix = net.clean(prefix.to(weight), None)
         if prefix.shape[0] not in (1, batch_size):
             raise ValueError(f"the prefix has {prefix.shape[0]} sequences, {batch_size} are to be generated")
-        for observed in prefix.expand(batch_size, -1, -1).unbind(1):
-            state, _ = net.step(state, x)
+        prefix = prefix.expand(batch_size, -1, -1)
+        # Where x looks back over latents, those of the prefix have to know the prefix: draws from the guide.
+        latents = {} if net.pointwise else net.guide(prefix)
+        latents = {name: value for name, value in latents.items() if name != "x"}
+        net.guide.release()
+        for t, observed in enumerate(prefix.unbind(1)):
+            with poutine.condition(data={name: value[:, t] for name, value in latents.items()}):
+                state, _ = net.step(state, x)
             x = observed
     generated = []
     for _ in tqdm(range(steps), desc="generating", unit="step", disable=None if progress else True, leave=False):
@@ -58,4 +65,6 @@ def reconstruct(net: SequenceModel, x: Tensor, mask: Tensor | None = None) -> Te
     """
     net.guide(x, mask)
     model_trace, _ = net.guide.get_traces()
-    return model_trace.nodes["x"]["fn"].mean
+    mean = model_trace.nodes["x"]["fn"].mean
+    net.guide.release()
+    return mean

@@ -22,7 +22,7 @@ def deferred_interrupts() -> Iterator[list[str]]:
 
     def receive(number: int, frame: Any) -> None:
         received.append(signal.Signals(number).name)
-        signal.signal(number, previous[number])
+        signal.signal(number, previous[number] or signal.SIG_DFL)
 
     for number in previous:
         signal.signal(number, receive)
@@ -30,4 +30,4 @@ def deferred_interrupts() -> Iterator[list[str]]:
         yield received
     finally:
         for number, handler in previous.items():
-            signal.signal(number, handler)
+            signal.signal(number, handler or signal.SIG_DFL)

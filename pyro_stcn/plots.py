@@ -58,7 +58,7 @@ def kl_by_layer(kl: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
     means = np.array([np.mean(kl[name]) for name in names])
     errors = [np.std(kl[name], ddof=1) / np.sqrt(len(kl[name])) if len(kl[name]) > 1 else 0.0 for name in names]
     bars = ax.barh(names, means, xerr=errors, capsize=3, color="C0")
-    ax.bar_label(bars, labels=[f"{mean:,.1f}" for mean in means], padding=4)
+    ax.bar_label(bars, labels=[f"{mean:,.1f}" if mean >= 1 else f"{mean:.2g}" for mean in means], padding=4)
     floor = max(means[means > 0].min(initial=1.0), 1e-3)
     # Limits first: a logarithmic axis cannot find any where every layer is off.
     ax.set_xlim(min(floor / 3, 0.5), max(means.max(), floor) * 8)

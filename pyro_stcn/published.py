@@ -2,8 +2,7 @@
 
 ``load_published(config, arrays)`` takes one of the released JSON configurations as a dict and the variables by name,
 and returns an :class:`~pyro_stcn.models.STCN` or :class:`~pyro_stcn.models.WaveNet` that computes the same numbers.
-Options of that code which no released configuration uses and which change the model are refused by name; none is
-ignored.
+Options of that code which change the model and which no released configuration uses are refused by name.
 """
 
 from __future__ import annotations
@@ -135,20 +134,28 @@ def _head_config(losses: Mapping[str, Mapping[str, Any]]) -> HeadConfig:
 
 def _refuse_unsupported(config: Mapping[str, Any]) -> None:
     cnn, latent = config["cnn_layer"], config.get("latent_layer", {})
+    output, inputs = config["output_layer"], config.get("input_layer") or {}
     needed = {
+        "cnn_layer.activation_fn": (cnn.get("activation_fn", "relu"), "relu"),
         "cnn_layer.use_gating": (cnn.get("use_gating", True), True),
         "cnn_layer.use_residual": (cnn.get("use_residual", True), True),
         "cnn_layer.zero_padding": (cnn.get("zero_padding", True), True),
         "cnn_layer.num_decoder_layers": (cnn.get("num_decoder_layers", 0), 0),
+        "input_layer.dropout_rate": (inputs.get("dropout_rate", 0), 0),
+        "latent_layer.type": (latent.get("type", "latent_ladder_gaussian"), "latent_ladder_gaussian"),
         "latent_layer.layer_structure": (latent.get("layer_structure", "conv1"), "conv1"),
         "latent_layer.hidden_activation_fn": (latent.get("hidden_activation_fn", "relu"), "relu"),
         "latent_layer.latent_sigma_threshold": (latent.get("latent_sigma_threshold", 5.0), 5.0),
         "latent_layer.top_down_latents": (latent.get("top_down_latents", True), True),
         "latent_layer.dynamic_prior": (latent.get("dynamic_prior", True), True),
+        "output_layer.type": (output.get("type", "conv1") in ("conv1", "tcn"), True),
         "decoder_use_enc_skip": (config.get("decoder_use_enc_skip", False), False),
         "decoder_use_enc_last": (config.get("decoder_use_enc_last", False), False),
         "decoder_use_raw_inputs": (config.get("decoder_use_raw_inputs", False), False),
     }
+    for name, loss in config["loss"].items():
+        needed[f"loss.{name}.weight"] = (loss.get("weight", 1), 1)
+        needed[f"loss.{name}.sigma_threshold"] = (loss.get("sigma_threshold", 50.0), 50.0)
     for name, (value, supported) in needed.items():
         if value != supported:
             raise ValueError(

@@ -120,6 +120,8 @@ class DilatedTCNConfig:
     def __post_init__(self) -> None:
         if not self.dilations or not all(self.dilations) or min(map(min, self.dilations)) < 1:
             raise ValueError(f"dilations must be non-empty groups of positive integers, not {self.dilations}")
+        if self.filters < 1 or self.kernel_size < 1:
+            raise ValueError(f"filters and kernel_size must be positive, not {self.filters} and {self.kernel_size}")
 
     def build(self, data_dim: int) -> DilatedTCN:
         """Return the network for sequences of ``data_dim`` channels."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
+import json
 import math
 import re
 import time
@@ -12,6 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from pyro import poutine
 from pyro.infer import ELBO, RenyiELBO
@@ -128,7 +131,8 @@ def fit(
     Writes into ``folder``: ``train.csv`` and ``valid.csv`` (one row per logged update and per validation, nats per
     sequence), ``last.safetensors`` (everything needed to go on) and ``best.safetensors`` (the same, of the best
     validation). With ``resume`` it goes on from ``last.safetensors`` and does exactly what the uninterrupted run
-    would have done. Ctrl-C and SIGTERM finish the current update, write the checkpoint and return.
+    would have done: bit for bit on the CPU, on a GPU as far as its kernels are deterministic. Ctrl-C and SIGTERM
+    finish the current update, write the checkpoint and return.
 
     :param valid: data for validation and early stopping: one draw at KL weight 1, with the same noise every
         time.
@@ -137,9 +141,10 @@ def fit(
     :raises ValueError: for ``RenyiELBO`` with ``mean_over_steps``: it has no place for a weight per sequence.
     :raises NonFiniteError: when the loss or gradient is not finite; the weights are those before that update.
     :raises FileExistsError: when the folder holds another run and ``resume`` is False.
-    :raises CheckpointError: when the checkpoint is damaged or belongs to a different model or configuration.
+    :raises CheckpointError: when the checkpoint is damaged, or was written with another model, configuration,
+        objective, data or device.
     """
-    run = _Run(net, train, elbo, config, Path(folder), facts or {})
+    run = _Run(net, train, valid, elbo, config, Path(folder), facts or {})
     run.resume() if resume else run.begin()
     with deferred_interrupts() as stopping, run.blocks_in_bfloat16():
         bar = tqdm(
@@ -162,7 +167,9 @@ def fit(
                     run.validate(evaluate(net, valid, particles=1, seed=config.seed, progress=False))
                 if run.step % config.evaluate_every == 0:
                     run.save("last")
+                    run.clock = time.perf_counter()  # "seconds" in the log is for updates alone
             run.save("last")
+    net.guide.release()
     if stopping:
         reason = f"stopped by {stopping[0]}"
     elif run.step < config.steps:
@@ -175,12 +182,30 @@ def fit(
 class _Run:
     """The state of a training run, and the verbs that change it."""
 
-    def __init__(self, net, train: SequenceDataset, elbo: ELBO, config: TrainingConfig, folder: Path, facts: dict):
+    def __init__(
+        self,
+        net: SequenceModel,
+        train: SequenceDataset,
+        valid: SequenceDataset | None,
+        elbo: ELBO,
+        config: TrainingConfig,
+        folder: Path,
+        facts: dict[str, Any],
+    ):
         if config.mean_over_steps and isinstance(elbo, RenyiELBO):
             raise ValueError("RenyiELBO would take 1 / steps into its logarithm: use IWAE with mean_over_steps")
         self.net, self.config, self.folder, self.facts = net, config, folder, facts
         self.elbo: Any = elbo  # the base class of all ELBOs does not declare their methods
-        self.device = next(net.parameters()).device
+        first = next(net.parameters())
+        self.device, self.dtype = first.device, first.dtype
+        # What has to be the same for a resumed run to be the undisturbed one.
+        self.identity = {
+            "model": _config_of(net),
+            "training": dataclasses.asdict(config),
+            "elbo": _describe_elbo(elbo),
+            "data": {"train": _digest(train), "valid": _digest(valid)},
+            "machine": {"device": self.device.type, "dtype": str(self.dtype)},
+        }
         self.batches = ShuffledBatches(train, config.batch_size, config.seed)
         self.optimiser = torch.optim.Adam(net.parameters(), lr=config.learning_rate, fused=True)
         self.step = 0
@@ -194,7 +219,7 @@ class _Run:
     def update(self) -> dict[str, float] | None:
         """Make one update; returns the row that was logged, if any."""
         step, c = self.step + 1, self.config
-        batch = next(self.batches).to(self.device)
+        batch = next(self.batches).to(self.device, self.dtype)
         weight = kl_weight(step, c.kl_increment)
         lr = exponential_decay(step, c.learning_rate, c.decay_rate, c.decay_steps)
         self.optimiser.param_groups[0].update(lr=lr, eps=adam_epsilon_hat(step) if c.tensorflow_epsilon else 1e-8)
@@ -205,7 +230,9 @@ class _Run:
             # differentiable_loss.
             with self._weight_of_sequences(batch):
                 loss = self.elbo.loss_and_grads(self.net.model, self.net.guide, batch.x, batch.mask, weight)
-        except ValueError as error:  # Pyro's validation found a parameter that is not valid, usually NaN
+        except ValueError as error:
+            if "invalid values" in str(error):  # Pyro's validation met a NaN before the loss did
+                raise NonFiniteError(f"{self._where(step, batch)} {error}") from error
             error.add_note(self._where(step, batch))
             raise
         # The mean over the batch is taken here: as a scale of the sites it would get into the logarithm of RenyiELBO.
@@ -281,6 +308,8 @@ class _Run:
     def blocks_in_bfloat16(self) -> Iterator[None]:
         """Set the type of the convolution blocks for the time of training."""
         tcns = [module for module in self.net.modules() if isinstance(module, DilatedTCN)]
+        if self.config.bfloat16_blocks and not tcns:
+            raise ValueError("bfloat16_blocks is for convolution blocks, and this model has none")
         for tcn in tcns:
             tcn.autocast_dtype = torch.bfloat16 if self.config.bfloat16_blocks else None
         try:
@@ -334,8 +363,7 @@ class _Run:
         if self.device.type == "cuda":
             tensors["rng.cuda"] = torch.cuda.get_rng_state(self.device)
         meta = {
-            "model": self._model_config(),
-            "training": dataclasses.asdict(self.config),
+            **self.identity,
             "step": self.step,
             "misses": self.misses,
             "best_objective": self.best_objective,
@@ -351,31 +379,51 @@ class _Run:
             for path in self.folder.glob(pattern):
                 path.unlink()
 
-    def _model_config(self) -> Any:
-        try:
-            return config_to_dict(self.net.config)
-        except TypeError:
-            # A backbone of the user's own: the run can be resumed, the file alone cannot rebuild the model. The address
-            # of an object is another in the next process.
-            return re.sub(r" at 0x[0-9a-f]+", "", repr(self.net.config))
-
     def _check_same(self, path: Path, meta: dict[str, Any]) -> None:
         if "training" not in meta:
             raise CheckpointError(f"{path} holds a model but no training run, and cannot be resumed")
+        ours, theirs = dict(self.identity), {part: meta.get(part) for part in self.identity}
+        if self.facts:
+            ours["facts"], theirs["facts"] = self.facts, meta["facts"]
         may_change = {name: meta["training"][name] for name in ("steps", "patience")}
-        ours = {"model": self._model_config(), "training": dataclasses.asdict(self.config) | may_change}
-        for part, value in ours.items():
-            theirs = meta[part]
-            if value != theirs:
-                comparable = isinstance(value, dict) and isinstance(theirs, dict)
-                names = [k for k in value if value[k] != theirs.get(k)] if comparable else [part]
+        ours["training"] = ours["training"] | may_change
+        for part, value in json.loads(json.dumps(ours)).items():
+            if value != theirs[part]:
+                comparable = isinstance(value, dict) and isinstance(theirs[part], dict)
+                names = [k for k in value if value[k] != theirs[part].get(k)] if comparable else [part]
                 raise CheckpointError(
-                    f"{path} was written with another {part} configuration; different: {', '.join(names)}"
+                    f"{path} was written with another {part}; different: {', '.join(names)}. To start from its weights "
+                    "instead of resuming, use load_model and a new folder"
                 )
 
     def _settle_elbo(self) -> None:
         """Let an ELBO that counts the model's plates by running it do so now, outside the random stream of training."""
         if self.elbo.vectorize_particles and self.elbo.max_plate_nesting == math.inf:
-            batch = next(ShuffledBatches(self.batches.dataset, 1, 0)).to(self.device)
-            with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
+            batch = next(ShuffledBatches(self.batches.dataset, 1, 0)).to(self.device, self.dtype)
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 self.elbo.loss(self.net.model, self.net.guide, batch.x, batch.mask)
+
+
+def _config_of(net: SequenceModel) -> Any:
+    try:
+        return config_to_dict(net.config)
+    except TypeError:
+        # A backbone of the user's own: the run can be resumed, the file alone cannot rebuild the model. The address of
+        # an object is another in the next process.
+        return re.sub(r" at 0x[0-9a-f]+", "", repr(net.config))
+
+
+def _describe_elbo(elbo: ELBO) -> dict[str, Any]:
+    known = ("num_particles", "vectorize_particles", "alpha", "keep")
+    settings = {name: getattr(elbo, name) for name in known if hasattr(elbo, name)}
+    return {"class": type(elbo).__name__} | settings
+
+
+def _digest(dataset: SequenceDataset | None) -> str | None:
+    if dataset is None:
+        return None
+    digest = hashlib.sha256()
+    for name, sequence in zip(dataset.names, dataset.sequences, strict=True):
+        digest.update(f"{name} {sequence.shape}".encode())
+        digest.update(np.ascontiguousarray(sequence).tobytes())
+    return digest.hexdigest()

@@ -157,8 +157,8 @@ def linear_gaussian_stcn(dims, *, dense, lag=False, exact=False, **config):
 
 
 @torch.no_grad()
-def log_evidence(net, x):
-    """Exact log p(x) of every sequence: given the features all z are jointly Gaussian, and x is linear in them."""
+def evidence(net, x):
+    """Exact p(x) given the features, of sequences laid out flat: all z are jointly Gaussian, x is linear in them."""
     batch, steps, _ = x.shape
     d = net.features(x)[0][:, :-1]
     dims = [layer.prior_net.scale.numel() for layer in net.ladder]
@@ -186,4 +186,9 @@ def log_evidence(net, x):
         m = m + F.pad(before, (0, now.shape[1], DIM, 0))
     big = torch.block_diag(*[z_covariance] * steps)
     noise = torch.block_diag(*[net.observation.scale.diag() ** 2] * steps)
-    return MultivariateNormal(z_mean.reshape(batch, -1) @ m.T, m @ big @ m.T + noise).log_prob(x.reshape(batch, -1))
+    return MultivariateNormal(z_mean.reshape(batch, -1) @ m.T, m @ big @ m.T + noise)
+
+
+def log_evidence(net, x):
+    """Exact log p(x) of every sequence."""
+    return evidence(net, x).log_prob(x.flatten(1))

@@ -8,6 +8,7 @@ import pyro
 import pytest
 import torch
 from pyro.infer import Trace_ELBO, TraceMeanField_ELBO
+from torch.distributions import MultivariateNormal
 
 from pyro_stcn.bounds import IWAE
 from pyro_stcn.data import SequenceDataset
@@ -17,7 +18,7 @@ from pyro_stcn.models import Evidence, STCNConfig
 from pyro_stcn.observation import NormalConfig, PointwiseOutputConfig
 from pyro_stcn.tcn import DilatedTCNConfig
 
-from .linear_gaussian import DIM, linear_gaussian_stcn, log_evidence
+from .linear_gaussian import DIM, evidence, linear_gaussian_stcn, log_evidence
 
 pytestmark = pytest.mark.usefixtures("double")
 
@@ -55,6 +56,28 @@ def test_a_wrong_guide_gives_bounds_that_grow_with_k_and_stay_below(dims, dense,
         means.append(mean)
     assert all(a < b for a, b in itertools.pairwise(means)), f"not growing with K: {means}"
     assert exact - means[-1] < 0.2 * (exact - means[0]), "256 draws should close most of the gap"
+
+
+@pytest.mark.parametrize("lag", [False, True])
+@torch.no_grad()
+def test_a_hole_in_the_mask_gives_no_free_information(lag):
+    """Where x looks back over z, a draw of a masked step is read later: it has to come from the prior."""
+    net = linear_gaussian_stcn((2, 1), dense=True, lag=lag)
+    net.backbone.now.zero_()
+    net.backbone.before.zero_()  # no features: the exact answer is the Gaussian's marginal
+    net.observation.scale.fill_(0.2)
+    x, mask = data(batch=2, steps=3), torch.tensor([[True, False, True], [True, True, False]])
+    joint = evidence(net, x)
+    covariance = joint.covariance_matrix[0]  # without features the same for all
+    for i in range(2):
+        keep = mask[i].repeat_interleave(DIM)
+        marginal = MultivariateNormal(joint.mean[i][keep], covariance[keep][:, keep])
+        exact = marginal.log_prob(x[i].flatten()[keep]).item()
+        log_weights = IWAE(200_000).log_weights(net.model, net.guide, x[i : i + 1], mask[i : i + 1])[:, 0]
+        ratio = (log_weights - exact).exp()
+        error = ratio.std() / math.sqrt(len(ratio))
+        assert abs(ratio.mean() - 1) < 5 * error, f"mean weight / p(x) = {ratio.mean():.3f} ± {error:.3f}"
+        assert error < 0.2
 
 
 def test_the_average_weight_is_the_evidence():

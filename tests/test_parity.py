@@ -125,7 +125,7 @@ def test_forward_and_losses(case, mode):
     net = case.net
     weight = case.arrays[f"{mode}/kld_weight"].item()
     with Noise(case.noise(mode)):
-        net.guide(case.x, case.mask, weight)
+        net.guide(case.x, None, weight)  # padded rows were recorded like all others
     model_trace, guide_trace = net.guide.get_traces()
 
     h = torch.nn.functional.pad(case.x, (0, 0, 1, 0)).transpose(1, 2)
@@ -152,9 +152,10 @@ def test_forward_and_losses(case, mode):
             close(guide_trace.nodes[site]["value"], recorded[key], f"draw {key}")
 
     check_heads(case, mode, model_trace)
-    unmasked = model_trace.nodes["x"]["fn"]
-    unmasked = unmasked if net.pointwise else unmasked.base_dist
-    log_lik = unmasked.base_dist.log_prob(case.x)
+    observed = model_trace.nodes["x"]["fn"]
+    if not net.pointwise:  # one dimension of the event is time
+        observed = observed.base_dist if observed.reinterpreted_batch_ndims == 1 else observed.base_dist.to_event(1)
+    log_lik = observed.log_prob(case.x)
     close(log_lik.unsqueeze(-1), case.arrays[f"{mode}/loglik_per_step_unmasked"], "log-likelihood")
     close(
         torch.where(case.mask, log_lik, 0.0).unsqueeze(-1),
@@ -245,8 +246,27 @@ def test_weights_that_do_not_fit_are_refused_by_name(case):
         load_published(case.config, {**weights, "extra/kernel": weights[name]})
 
 
-def test_options_that_would_change_the_model_are_refused_by_name(case):
-    config = json.loads(json.dumps(case.config))
-    config["latent_layer"]["top_down_latents"] = False
-    with pytest.raises(ValueError, match="latent_layer.top_down_latents=False"):
-        published_config(config, 3)
+@pytest.mark.parametrize(
+    ("part", "option", "value"),
+    [
+        ("cnn_layer", "activation_fn", "elu"),
+        ("cnn_layer", "use_residual", False),
+        ("input_layer", "dropout_rate", 0.3),
+        ("latent_layer", "top_down_latents", False),
+        ("latent_layer", "type", "gaussian"),
+        ("latent_layer", "latent_sigma_threshold", 3.0),
+        ("output_layer", "type", "fc"),
+    ],
+)
+def test_options_that_would_change_the_model_are_refused_by_name(part, option, value):
+    config = json.loads((FIXTURES / "speech_dense_gmm.json").read_text())
+    config[part][option] = value
+    with pytest.raises(ValueError, match=f"{part}.{option}="):
+        published_config(config, 4)
+
+
+def test_weighted_losses_are_refused_by_name():
+    config = json.loads((FIXTURES / "speech_dense_gmm.json").read_text())
+    config["loss"]["out"]["weight"] = 2
+    with pytest.raises(ValueError, match="loss.out.weight=2"):
+        published_config(config, 4)

@@ -83,9 +83,9 @@ class SequenceBatch:
     def __len__(self) -> int:
         return len(self.names)
 
-    def to(self, device: torch.device | str) -> SequenceBatch:
-        """The same batch with its tensors on ``device``."""
-        return SequenceBatch(self.x.to(device), self.mask.to(device), self.lengths.to(device), self.names)
+    def to(self, device: torch.device | str, dtype: torch.dtype | None = None) -> SequenceBatch:
+        """The same batch with its tensors on ``device``, and ``x`` in ``dtype`` if one is given."""
+        return SequenceBatch(self.x.to(device, dtype), self.mask.to(device), self.lengths.to(device), self.names)
 
 
 def collate(dataset: SequenceDataset, indices: Sequence[int]) -> SequenceBatch:

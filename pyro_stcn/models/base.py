@@ -93,7 +93,8 @@ class SequenceModel(nn.Module, ABC):
         """Generate the sequences: the sites are ``latent_names`` and "x".
 
         :param x: observations, ``(batch, time, data_dim)``; what lies where ``mask`` is False is never read.
-        :param mask: bool ``(batch, time)``, True at real steps; None where all are real.
+        :param mask: bool ``(batch, time)``, True at real steps; None where all are real. A step inside a sequence that
+            is masked out is not scored, and later steps see zeros in its place.
         :param annealing_factor: weight of the latent sites in model and guide, greater than 0; 1 for a bound.
         """
 
@@ -156,7 +157,7 @@ class SequenceModel(nn.Module, ABC):
             sequence, step, channel = (~torch.isfinite(x)).nonzero()[0].tolist()
             raise ValueError(
                 f"x is {x[sequence, step, channel].item()} at sequence {sequence}, step {step}, channel {channel}; "
-                "mask that step out or repair the data"
+                "repair the data, or mask that step out (it is then not scored, and later steps see zeros in its place)"
             )
         return x
 
@@ -167,6 +168,10 @@ class SharedGuide(GuideMessenger):
     To the outside it is a guide like any other: its trace holds the latents and not the data. A plain
     ``GuideMessenger`` also shows the observed sites to whoever traces it; ``Predictive`` would then return the data
     as its own prediction, and ``pyro.infer.importance`` would cancel the likelihood, both without an error.
+
+    As with every ``GuideMessenger``, an ELBO uses the model that the guide was built on and not the one it is given
+    beside it: to scale or condition the pair, put the handler around the call,
+    ``with poutine.scale(scale=0.1): svi.step(x)``.
     """
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:

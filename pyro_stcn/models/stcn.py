@@ -112,11 +112,11 @@ class STCN(SequenceModel):
     ) -> None:
         """Generate ``x`` given its own past; see :meth:`SequenceModel.model`.
 
-        :param features: what :meth:`features` gives, where it is known already (the guide passes it).
+        :param features: what :meth:`features` gives for a clean ``x``, if it is known: the guide passes both.
         """
         pyro.module(self.pyro_name, self)
-        x = self.clean(x, mask)
         if features is None:
+            x = self.clean(x, mask)
             features = self.features(x)
         with self.plates(x):
             with poutine.scale(scale=annealing_factor):
@@ -185,7 +185,8 @@ class STCNGuide(SharedGuide):
         self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0
     ) -> dict[str, Tensor]:
         """Draw all latents given ``x``; returns the value of every sample site."""
-        features = self.net.features(self.net.clean(x, mask))
+        x = self.net.clean(x, mask)
+        features = self.net.features(x)
         return super().__call__(x, mask, annealing_factor, features=features)
 
     def get_posterior(self, name: str, prior: dist.TorchDistribution) -> dist.TorchDistribution:
@@ -200,5 +201,12 @@ class STCNGuide(SharedGuide):
             source = net.latent_names[level + 1]
             above = self.upstream_value(_for_guide(source) if net.config.independent_draws else source)
         present = kwargs["features"][level][:, 1:]
-        posterior = net.ladder[level].posterior(base_normal(prior), present, above)
+        prior_normal = base_normal(prior)
+        posterior = net.ladder[level].posterior(prior_normal, present, above)
+        if mask is not None:
+            # A masked site is not charged for, so there it must be a draw from the prior: anything else would carry
+            # information to the steps that look back over z, for free.
+            real = mask.unsqueeze(-1)
+            loc, scale = (torch.where(real, getattr(posterior, m), getattr(prior_normal, m)) for m in ("loc", "scale"))
+            posterior = dist.Normal(loc, scale)
         return net.over_time(posterior.to_event(1), mask)
