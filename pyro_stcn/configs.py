@@ -6,6 +6,7 @@ import dataclasses
 from typing import Any
 
 from .ladder import LadderConfig
+from .lstm import StackedLSTMConfig
 from .models import MODELS
 from .observation import (
     BernoulliConfig,
@@ -32,6 +33,7 @@ CONFIGS: dict[str, type] = {
         NormalConfig,
         PenStrokeConfig,
         PointwiseOutputConfig,
+        StackedLSTMConfig,
     )
 }
 

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pyro
+from pyro.poutine.messenger import Messenger
 
 from pyro_stcn.data import SequenceDataset
-from pyro_stcn.ladder import LadderConfig
+from pyro_stcn.ladder import LadderConfig, base_normal
 from pyro_stcn.models import STCN, STCNConfig
 from pyro_stcn.observation import CausalOutputConfig, GaussianMixtureConfig, PointwiseOutputConfig
 from pyro_stcn.tcn import DilatedTCNConfig
@@ -28,3 +29,16 @@ def small_data(count=50, *, prefix="s", seed=0):
         phase = rng.uniform(0, 2 * np.pi) + np.arange(steps)[:, None] * np.array([0.5, 0.7, 0.9, 1.1])
         sequences.append(np.sin(phase) + 0.1 * rng.normal(size=(steps, 4)))
     return SequenceDataset(tuple(sequences), tuple(f"{prefix}{i}" for i in range(count)))
+
+
+class FixedNoise(Messenger):
+    """Draws ``loc + scale * noise`` at the named sites, after a guide has put its distribution there."""
+
+    def __init__(self, noise):
+        super().__init__()
+        self.noise = noise
+
+    def _pyro_sample(self, msg):
+        if msg["name"] in self.noise and not msg["is_observed"]:
+            normal = base_normal(msg["fn"])
+            msg["value"], msg["done"] = normal.loc + normal.scale * self.noise[msg["name"]], True

@@ -13,12 +13,13 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import TraceMeanField_ELBO
-from pyro.poutine.messenger import Messenger
 from torch.distributions import kl_divergence
 
 from pyro_stcn.ladder import base_normal
 from pyro_stcn.published import load_published, published_config, published_weights
 from pyro_stcn.schedules import adam_epsilon_hat, exponential_decay, kl_weight
+
+from .small import FixedNoise
 
 FIXTURES = Path(__file__).parent / "fixtures"
 CASES = sorted(path.stem for path in FIXTURES.glob("*.npz") if "wavenet" not in path.stem)
@@ -59,20 +60,6 @@ class Case:
         """Recorded noise by our site names."""
         eps = self.group(f"{mode}/eps/")
         return {site: torch.from_numpy(eps[key]) for site, key in self.draws(mode).items()}
-
-
-class Noise(Messenger):
-    """Draws ``loc + scale * noise`` at the named sites, after the guide has put its distribution there."""
-
-    def __init__(self, noise):
-        super().__init__()
-        self.noise = noise
-
-    def _pyro_sample(self, msg):
-        if msg["name"] in self.noise and not msg["is_observed"]:
-            normal = base_normal(msg["fn"])
-            msg["value"] = normal.loc + normal.scale * self.noise[msg["name"]]
-            msg["done"] = True
 
 
 @pytest.fixture(params=CASES)
@@ -124,7 +111,7 @@ def check_heads(case, mode, trace):
 def test_forward_and_losses(case, mode):
     net = case.net
     weight = case.arrays[f"{mode}/kld_weight"].item()
-    with Noise(case.noise(mode)):
+    with FixedNoise(case.noise(mode)):
         net.guide(case.x, None, weight)  # padded rows were recorded like all others
     model_trace, guide_trace = net.guide.get_traces()
 
@@ -183,12 +170,12 @@ def training_loss(case, mode):
     scale = 1 / (len(case.x) * (case.lengths.double() if per_step else torch.ones(len(case.x)).double()))
     scale = scale.reshape(-1, 1) if case.net.pointwise else scale
     weight = case.arrays[f"{mode}/kld_weight"].item()
-    with Noise(case.noise(mode)), poutine.scale(scale=scale):
+    with FixedNoise(case.noise(mode)), poutine.scale(scale=scale):
         return TraceMeanField_ELBO()(case.net, case.net.guide)(case.x, case.mask, weight)
 
 
 def test_sampling(case):
-    with Noise(case.noise("sampling")):
+    with FixedNoise(case.noise("sampling")):
         trace = poutine.trace(case.net.model).get_trace(case.x, case.mask)
     for level, name in enumerate(case.net.latent_names, start=1):
         prior = base_normal(trace.nodes[name]["fn"])

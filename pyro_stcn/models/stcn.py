@@ -18,6 +18,7 @@ from pyro import poutine
 from torch import Tensor
 
 from ..ladder import LadderConfig, LadderLayer, base_normal, build_ladder
+from ..lstm import StackedLSTMConfig
 from ..observation import CausalOutputConfig, GaussianMixtureConfig, HeadConfig, OutputConfig
 from ..tcn import DilatedTCNConfig
 from .base import Evidence, SequenceModel, SharedGuide
@@ -43,7 +44,7 @@ class STCNConfig:
     """
 
     data_dim: int = 200
-    backbone: DilatedTCNConfig = field(default_factory=DilatedTCNConfig)
+    backbone: DilatedTCNConfig | StackedLSTMConfig = field(default_factory=DilatedTCNConfig)
     ladder: LadderConfig = field(default_factory=LadderConfig)
     dense: bool = True
     output: OutputConfig = field(default_factory=CausalOutputConfig)

@@ -12,7 +12,6 @@ from hypothesis import strategies as st
 from pyro import poutine
 from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from pyro.infer.importance import vectorized_importance_weights
-from pyro.poutine.messenger import Messenger
 from torch import nn
 
 from pyro_stcn.bounds import IWAE
@@ -27,6 +26,8 @@ from pyro_stcn.observation import (
     PointwiseOutputConfig,
 )
 from pyro_stcn.tcn import DilatedTCNConfig
+
+from ..small import FixedNoise
 
 POINTWISE, CAUSAL = PointwiseOutputConfig(2, 8), CausalOutputConfig(2, 8)
 HEADS = [NormalConfig(), GaussianMixtureConfig(3), BernoulliConfig(), PenStrokeConfig(GaussianMixtureConfig(3))]
@@ -235,19 +236,6 @@ def prior_of_top(net, x, noise, cache={}):  # noqa: B006 (one Jacobian serves al
         cache.clear()
         cache[id(net)] = torch.autograd.functional.jacobian(top, x)[:, 0].abs().sum(-1)
     return cache[id(net)]
-
-
-class FixedNoise(Messenger):
-    """Draws ``loc + scale * noise``: the randomness does not depend on how long the padding is."""
-
-    def __init__(self, noise):
-        super().__init__()
-        self.noise = noise
-
-    def _pyro_sample(self, msg):
-        if msg["name"] in self.noise and not msg["is_observed"]:
-            normal = base_normal(msg["fn"])
-            msg["value"], msg["done"] = normal.loc + normal.scale * self.noise[msg["name"]], True
 
 
 # -------------------------------------------------------------------------------------------------------------- padding
