@@ -185,6 +185,19 @@ class SharedGuide(GuideMessenger):
                     handler.trace.remove_node(name)
         return values
 
+    def get_traces(self) -> tuple[poutine.Trace, poutine.Trace]:
+        """Return (model trace, guide trace) of the last run.
+
+        A latent that a handler around the call has conditioned on counts as data: it is in the model trace alone, under
+        its prior.
+        """
+        model_trace, guide_trace = super().get_traces()
+        for name, site in list(model_trace.nodes.items()):
+            prior = (site.get("infer") or {}).get("prior")
+            if prior is not None:
+                model_trace.nodes[name] = site | {"fn": prior}
+        return model_trace, guide_trace
+
     def release(self) -> None:
         """Forget the last run: its trace holds every tensor of it."""
         self.trace = poutine.Trace()

@@ -1,5 +1,6 @@
 """STCN as a Pyro program: it runs everywhere, shares its computation, and sees nothing that it should not."""
 
+import contextlib
 import copy
 import gc
 import itertools
@@ -154,6 +155,29 @@ def test_condition_and_substitution_of_a_latent():
     trace = poutine.trace(poutine.condition(net.model, {"z1": z})).get_trace(x, mask)
     assert trace.nodes["z1"]["value"] is z
     assert trace.nodes["z1"]["is_observed"]
+
+
+def test_handlers_around_the_call_reach_model_and_guide():
+    net = stcn(POINTWISE)
+    x, mask = ragged()
+
+    def loss(*handlers):
+        pyro.set_rng_seed(0)
+        with contextlib.ExitStack() as stack:
+            for handler in handlers:
+                stack.enter_context(handler)
+            return Trace_ELBO().loss(net.model, net.guide, x, mask)
+
+    assert loss(poutine.scale(scale=0.1)) == pytest.approx(0.1 * loss(), rel=1e-5)
+    # A latent that is given is no longer drawn: it is scored under its prior.
+    z = torch.zeros(3, 9, 2)
+    trace = poutine.trace(poutine.condition(net.model, {"z3": z})).get_trace(x, mask)
+    with poutine.condition(data={"z3": z}):
+        net.guide(x, mask)
+    model_trace, guide_trace = net.guide.get_traces()
+    assert "z3" not in guide_trace.nodes
+    given = model_trace.nodes["z3"]
+    torch.testing.assert_close(given["fn"].log_prob(z), trace.nodes["z3"]["fn"].log_prob(z))
 
 
 def test_two_instances_never_share_parameters():
