@@ -24,6 +24,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	@touch $@
 
 demo: install
+	@echo "an earlier $(DEMO) is replaced"
 	rm -rf $(DEMO)
 	$(BIN)/python examples/timit_svi.py --steps 500 --output $(DEMO)
 

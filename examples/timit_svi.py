@@ -23,8 +23,8 @@ from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanFi
 
 from pyro_stcn import plots
 from pyro_stcn.bounds import IWAE
-from pyro_stcn.checkpoint import load_model
-from pyro_stcn.data import Corpus, Validation, batches, load_timit, synthetic_timit, write_wav
+from pyro_stcn.checkpoint import CheckpointError, load_model
+from pyro_stcn.data import Corpus, DataError, Validation, batches, load_timit, synthetic_timit, write_wav
 from pyro_stcn.evaluation import Evaluation, evaluate
 from pyro_stcn.generation import generate, reconstruct
 from pyro_stcn.models import SequenceModel
@@ -75,7 +75,10 @@ def main(args: Args) -> None:
     corpus = load_timit(args.data or synthetic_timit(), validation=args.validation)
     print(corpus.description)
 
-    chosen = preset(args.preset)
+    try:
+        chosen = preset(args.preset)
+    except ValueError as error:
+        raise SystemExit(str(error)) from None
     training = replace(chosen.training, seed=args.seed, bfloat16_blocks=args.bfloat16)
     if args.steps is not None:
         training = replace(training, steps=args.steps)
@@ -94,11 +97,15 @@ def main(args: Args) -> None:
         net, corpus.train, corpus.valid, elbo=elbo, config=training, folder=args.output, resume=args.resume, facts=facts
     )
     print(result)
+    if result.interrupted:
+        print("Go on with --resume.")
+        raise SystemExit(130)
     net = load_model(result.best)[0].to(device)
 
     test = evaluate(net, corpus.test, particles=args.test_particles, seed=args.seed)
     print(f"Test set of {corpus.name}, standardised samples. {test}")
     (args.output / "test.txt").write_text(f"{corpus.description}\n{test}\n")
+    test.to_csv(args.output / "test.csv")
 
     inspect(net, corpus, args.output)
     draw(net, corpus, test, args.output)
@@ -152,4 +159,7 @@ def draw(net: SequenceModel, corpus: Corpus, test: Evaluation, folder: Path) -> 
 
 
 if __name__ == "__main__":
-    main(tyro.cli(Args, description=__doc__))
+    try:
+        main(tyro.cli(Args, description=__doc__))
+    except (DataError, FileExistsError, CheckpointError) as error:  # the user can mend these: no traceback
+        raise SystemExit(f"{error}") from None

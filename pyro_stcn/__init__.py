@@ -1,6 +1,8 @@
 """Stochastic temporal convolutional networks in Pyro: a ladder of latents on any causal network."""
 
 from .bounds import IWAE
+from .checkpoint import load_model, save_model
+from .data.batch import SequenceDataset
 from .evaluation import evaluate
 from .generation import generate, reconstruct
 from .ladder import LadderConfig
@@ -33,12 +35,15 @@ __all__ = [
     "PenStrokeConfig",
     "PointwiseOutputConfig",
     "STCNConfig",
+    "SequenceDataset",
     "SequenceModel",
     "TrainingConfig",
     "evaluate",
     "fit",
     "from_pyro_svi",
     "generate",
+    "load_model",
     "preset",
     "reconstruct",
+    "save_model",
 ]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import csv
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import pyro
@@ -93,6 +95,15 @@ class Evaluation:
         rows += [(f"KL {name}", value) for name, value in self.kl.items()]
         return [(name, Statistic.of(np.asarray(value))) for name, value in rows]
 
+    def to_csv(self, path: str | Path) -> None:
+        """Write one row per sequence: name, steps and every value, in nats."""
+        columns = {"objective": self.objective, "iwae": self.iwae, "log_likelihood": self.log_likelihood}
+        columns |= {f"kl_{name}": value for name, value in self.kl.items()}
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["name", "steps", *columns])
+            writer.writerows(zip(self.names, self.lengths, *columns.values(), strict=True))
+
     def __str__(self) -> str:
         rows = self.rows()
         verdict = VERDICTS[self.evidence]
@@ -100,6 +111,11 @@ class Evaluation:
             f"nats per sequence, mean ± standard error over {len(self.names)} sequences ({int(self.lengths.sum())} "
             f"steps, all scored), K = {self.particles}; {verdict}"
         ]
+        lowest = int(np.argmin(self.objective))
+        lines.append(
+            f"  half of the sequences are above {np.median(self.objective):.1f}; the lowest is "
+            f"{self.names[lowest]!r} with {self.objective[lowest]:.1f}"
+        )
         lines += [f"  {name:<28} {stat.mean:>12.1f} ± {stat.standard_error:.1f}" for name, stat in rows]
         return "\n".join(lines)
 

@@ -93,6 +93,7 @@ class FitResult:
     :param best_step: the one after which the validation was best.
     :param best_objective: its objective (the ELBO, where the model gives one), nats per sequence; None without one.
     :param stopped: why it ended.
+    :param interrupted: whether a signal asked for it; resuming goes on.
     :param folder: where the log and the checkpoints are.
     """
 
@@ -100,6 +101,7 @@ class FitResult:
     best_step: int | None
     best_objective: float | None
     stopped: str
+    interrupted: bool
     folder: Path
 
     @property
@@ -108,7 +110,7 @@ class FitResult:
         return self.folder / ("last.safetensors" if self.best_step is None else "best.safetensors")
 
     def __str__(self) -> str:
-        best = "no validation was made"
+        best = "no validation was made (there is one every ``evaluate_every`` steps)"
         if self.best_objective is not None:
             best = f"best validation objective {self.best_objective:.1f} nats per sequence, after step {self.best_step}"
         return f"{self.step} steps, {self.stopped}; {best}"
@@ -176,7 +178,7 @@ def fit(
         reason = f"no better validation for {config.patience} validations"
     else:
         reason = "all steps made"
-    return FitResult(run.step, run.best_step, run.best_objective, reason, run.folder)
+    return FitResult(run.step, run.best_step, run.best_objective, reason, bool(stopping), run.folder)
 
 
 class _Run:

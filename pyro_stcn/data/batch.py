@@ -21,16 +21,16 @@ class SequenceDataset:
 
     :param sequences: arrays of shape ``(T_i, D)``, T_i >= 1, stored as float32 (other real types are converted; float32
         arrays are kept without a copy).
-    :param names: one name per sequence, all different.
+    :param names: one name per sequence, all different; default: "0", "1" and so on.
     :raises DataError: if a sequence is not ``(T, D)``, is empty, is not finite (also: beyond the range of float32),
         differs from the others in D, or if the names do not match the sequences.
     """
 
     sequences: tuple[np.ndarray, ...]
-    names: tuple[str, ...]
+    names: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        names = tuple(self.names)
+        names = tuple(self.names) or tuple(str(i) for i in range(len(self.sequences)))
         sequences = tuple(_float32(array) for array in self.sequences)
         check_sequences(sequences, names)
         object.__setattr__(self, "sequences", sequences)
