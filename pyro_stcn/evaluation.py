@@ -57,12 +57,14 @@ class Evaluation:
     """Values per sequence, in nats of the (standardised) data, summed over time and channels.
 
     :param names: the sequences.
-    :param lengths: their steps; every one of them is scored, the first from the model's learned start.
+    :param lengths: their steps; all are scored, the first from the model's learned start, unless ``first_step_scored``
+        is False.
     :param particles: K, the number of draws per sequence.
     :param evidence: what ``objective`` and ``iwae`` are, relative to log p(x).
     :param log_likelihood: E_q log p(x | z), mean of K draws.
     :param kl: KL(q || p) of every layer, analytic given the draws above, mean of K draws.
     :param iwae: log of the mean of K importance weights, one weight per sequence.
+    :param first_step_scored: False where the model is given x_1 and scores the other steps.
     :param iwae_per_step: the same with one weight per step, summed over steps; None where that is not a bound.
     """
 
@@ -74,6 +76,7 @@ class Evaluation:
     kl: dict[str, np.ndarray]
     iwae: np.ndarray
     iwae_per_step: np.ndarray | None
+    first_step_scored: bool = True
 
     @property
     def objective(self) -> np.ndarray:
@@ -107,9 +110,10 @@ class Evaluation:
     def __str__(self) -> str:
         rows = self.rows()
         verdict = VERDICTS[self.evidence]
+        scored = "all scored" if self.first_step_scored else "all but the first of each sequence scored"
         lines = [
             f"nats per sequence, mean ± standard error over {len(self.names)} sequences ({int(self.lengths.sum())} "
-            f"steps, all scored), K = {self.particles}; {verdict}"
+            f"steps, {scored}), K = {self.particles}; {verdict}"
         ]
         lowest = int(np.argmin(self.objective))
         lines.append(
@@ -176,6 +180,7 @@ def evaluate(
         kl={name: values[name] for name in net.latent_names},
         iwae=values["iwae"],
         iwae_per_step=values.get("iwae_per_step"),
+        first_step_scored=net.scores_first_step,
     )
 
 

@@ -138,7 +138,7 @@ def fit(
 
     :param valid: data for validation and early stopping: one draw at KL weight 1, with the same noise every
         time.
-    :param elbo: any Pyro ELBO for ``net.model`` and ``net.guide``.
+    :param elbo: ``Trace_ELBO``, ``TraceMeanField_ELBO``, ``TraceGraph_ELBO``, ``RenyiELBO`` or ``IWAE``.
     :param facts: JSON-able facts to keep with the checkpoints, for instance how the data were standardised.
     :raises ValueError: for ``RenyiELBO`` with ``mean_over_steps``: it has no place for a weight per sequence.
     :raises NonFiniteError: when the loss or gradient is not finite; the weights are those before that update.
@@ -228,8 +228,7 @@ class _Run:
         self.optimiser.zero_grad()
         self.net.train()
         try:
-            # The pair is run by the ELBO itself, so that every ELBO of Pyro will do, with or without a
-            # differentiable_loss.
+            # The ELBO itself runs the pair and goes backward: not every ELBO of Pyro has a differentiable_loss.
             with self._weight_of_sequences(batch):
                 loss = self.elbo.loss_and_grads(self.net.model, self.net.guide, batch.x, batch.mask, weight)
         except ValueError as error:

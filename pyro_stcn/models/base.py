@@ -53,6 +53,7 @@ class SequenceModel(nn.Module, ABC):
     data_dim: int
     guide: Any
     guide_sees_future: bool
+    scores_first_step: bool = True  # without, x_1 is given and T - 1 steps are scored
 
     def __init__(self) -> None:
         super().__init__()
@@ -116,8 +117,7 @@ class SequenceModel(nn.Module, ABC):
         :returns: the state, and a distribution with batch shape ``(batch,)`` and event shape ``(data_dim,)``.
         """
 
-    # ---------------------------------------------------------------------------------------------- shared by all
-    # models
+    # ---------------------------------------------------------------------------------------- shared by all models
 
     @property
     def sequence_dim(self) -> int:

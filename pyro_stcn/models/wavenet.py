@@ -72,6 +72,7 @@ class WaveNet(SequenceModel):
         super().__init__()
         self.config = config
         self.data_dim = config.data_dim
+        self.scores_first_step = config.predicts_first
         self.first = CausalConv1d(config.data_dim, config.filters, config.kernel_size)
         glorot_uniform_(self.first)
         self.tcn = DilatedTCN(config.filters, DilatedTCNConfig((config.dilations,), config.filters, config.kernel_size))

@@ -141,6 +141,12 @@ def test_causality_receptive_field_and_padding():
     assert Trace_ELBO().loss(net.model, net.guide, x, mask) == plain
 
 
+def test_a_report_says_when_the_first_step_is_not_scored():
+    dataset = SequenceDataset(tuple(ragged()[0].numpy()))
+    for predicts_first, said in ((True, "27 steps, all scored"), (False, "all but the first of each sequence scored")):
+        assert said in str(evaluate(wavenet(predicts_first=predicts_first), dataset, progress=False))
+
+
 def test_configuration():
     assert MODELS["wavenet"] is WaveNetConfig
     assert sum(p.numel() for p in WaveNetConfig().build().parameters()) > 1e6
