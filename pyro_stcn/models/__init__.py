@@ -1,10 +1,41 @@
 """All systems by name."""
 
 from .base import Evidence, SequenceModel
+from .bilstm import BiLSTM, BiLSTMConfig
+from .rnn import RNN, RNNConfig
+from .srnn import SRNN, SRNNConfig
 from .stcn import STCN, STCNConfig
+from .vrnn import VRNN, VRNNConfig
 from .wavenet import WaveNet, WaveNetConfig
+from .zforcing import ZForcing, ZForcingConfig
 
 #: name -> config class; ``MODELS[name](...).build()`` gives a :class:`SequenceModel`.
-MODELS = {"stcn": STCNConfig, "wavenet": WaveNetConfig}
+MODELS = {
+    "stcn": STCNConfig,
+    "wavenet": WaveNetConfig,
+    "rnn": RNNConfig,
+    "vrnn": VRNNConfig,
+    "srnn": SRNNConfig,
+    "zforcing": ZForcingConfig,
+    "bilstm": BiLSTMConfig,
+}
 
-__all__ = ["MODELS", "STCN", "Evidence", "STCNConfig", "SequenceModel", "WaveNet", "WaveNetConfig"]
+__all__ = [
+    "MODELS",
+    "RNN",
+    "SRNN",
+    "STCN",
+    "VRNN",
+    "BiLSTM",
+    "BiLSTMConfig",
+    "Evidence",
+    "RNNConfig",
+    "SRNNConfig",
+    "STCNConfig",
+    "SequenceModel",
+    "VRNNConfig",
+    "WaveNet",
+    "WaveNetConfig",
+    "ZForcing",
+    "ZForcingConfig",
+]

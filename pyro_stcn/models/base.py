@@ -19,7 +19,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 
-__all__ = ["Evidence", "SequenceModel", "SharedGuide"]
+__all__ = ["Evidence", "NoLatents", "SequenceModel", "SharedGuide"]
 
 
 class Evidence(StrEnum):
@@ -46,7 +46,9 @@ class SequenceModel(nn.Module, ABC):
     * ``evidence``: whether its objective is exact, a lower bound, or neither;
     * ``pointwise``: x_t depends on z_t alone given the past of x, so that time is a plate and importance weights may
       be taken per step;
-    * ``guide_sees_future``: whether q(z_t | .) looks at x_(t+1) and later.
+    * ``guide_sees_future``: whether q(z_t | .) looks at x_(t+1) and later;
+    * ``has_training_term``: whether ``model`` and ``guide`` take an ``auxiliary_weight``: of a term that helps training
+      and is no part of a bound. It is 0, and the term not there, wherever it is not given.
     """
 
     config: Any
@@ -54,6 +56,7 @@ class SequenceModel(nn.Module, ABC):
     guide: Any
     guide_sees_future: bool
     scores_first_step: bool = True  # without, x_1 is given and T - 1 steps are scored
+    has_training_term: bool = False
 
     def __init__(self) -> None:
         super().__init__()
@@ -201,6 +204,14 @@ class SharedGuide(GuideMessenger):
     def release(self) -> None:
         """Forget the last run: its trace holds every tensor of it."""
         self.trace = poutine.Trace()
+
+
+class NoLatents(SharedGuide):
+    """The guide of a model without latents: it runs the model and draws nothing."""
+
+    def get_posterior(self, name: str, prior: Any) -> Any:
+        """Never called."""
+        raise AssertionError(f"a model without latents has a latent {name!r}")
 
 
 def _forget_parameters(prefix: str) -> None:

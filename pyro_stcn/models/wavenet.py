@@ -6,7 +6,7 @@ There are no latents, so what is computed is the exact log-likelihood and not a 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -17,7 +17,7 @@ from torch import Tensor
 from ..initialise import glorot_uniform_
 from ..observation import GaussianMixtureConfig, HeadConfig, PointwiseOutputConfig
 from ..tcn import CausalConv1d, DilatedTCN, DilatedTCNConfig, TCNState
-from .base import Evidence, SequenceModel, SharedGuide
+from .base import Evidence, NoLatents, SequenceModel
 
 __all__ = ["WaveNet", "WaveNetConfig", "WaveNetState"]
 
@@ -144,11 +144,3 @@ class WaveNet(SequenceModel):
             skips.append(skip)
         hidden = self._gather(outputs, skips, dim=-1)
         return WaveNetState(first, TCNState(tuple(buffers), time + 1)), self.observation(self.output(hidden))
-
-
-class NoLatents(SharedGuide):
-    """The guide of a model without latents: it runs the model and draws nothing."""
-
-    def get_posterior(self, name: str, prior: Any) -> Any:
-        """Never called."""
-        raise AssertionError(f"a model without latents has a latent {name!r}")

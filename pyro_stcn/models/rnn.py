@@ -1,0 +1,109 @@
+"""RNN: an autoregressive LSTM without latents (Chung et al. 2015; Tables 1 and 4).
+
+    h_t = LSTM(MLP(x_t), h_(t-1)),    x_t ~ head(MLP(h_(t-1))),    h_0 = 0
+
+There are no latents, so what is computed is the exact log-likelihood and not a bound. All steps of a sequence are
+computed by one call of the LSTM. The head's scale is clamped to [0.001, 50], as in all models here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from ..nets import MLP, orthogonal_recurrence_
+from ..observation import GaussianMixtureConfig, HeadConfig
+from .base import Evidence, NoLatents, SequenceModel
+
+__all__ = ["RNN", "RNNConfig", "RNNState"]
+
+
+@dataclass(frozen=True)
+class RNNConfig:
+    """An RNN. The defaults are the original's for speech (Blizzard) with a GMM.
+
+    :param data_dim: channels of a step.
+    :param width: units of the LSTM.
+    :param layers: layers before the LSTM, and as many after it.
+    :param hidden: units of these layers.
+    :param observation: the distribution of a step.
+    """
+
+    data_dim: int = 200
+    width: int = 4000
+    layers: int = 4
+    hidden: int = 700
+    observation: HeadConfig = field(default_factory=GaussianMixtureConfig)
+
+    def build(self) -> RNN:
+        """Return the model with freshly initialised weights."""
+        return RNN(self)
+
+
+class RNNState(NamedTuple):
+    """Output and cell of the LSTM, ``(batch, width)``, and whether a step was made."""
+
+    h: Tensor
+    c: Tensor
+    started: bool
+
+
+class RNN(SequenceModel):
+    """p(x_t | x_<t) from an LSTM."""
+
+    guide_sees_future = False
+
+    def __init__(self, config: RNNConfig):
+        super().__init__()
+        self.config, self.data_dim = config, config.data_dim
+        self.data_features = MLP((config.data_dim,), config.hidden, config.layers)
+        self.recurrence = nn.LSTM(self.data_features.out_dim, config.width, batch_first=True)
+        orthogonal_recurrence_(self.recurrence)
+        self.output = MLP((config.width,), config.hidden, config.layers)
+        self.observation = config.observation.build(self.output.out_dim, config.data_dim)
+        self.guide = NoLatents(self.model)
+
+    @property
+    def latent_names(self) -> tuple[str, ...]:
+        """There are none."""
+        return ()
+
+    @property
+    def pointwise(self) -> bool:
+        """Given the past of x, steps are independent."""
+        return True
+
+    @property
+    def evidence(self) -> Evidence:
+        """Exact, where the head is a density."""
+        return Evidence.EXACT if self.config.observation.normalised else Evidence.ESTIMATE
+
+    def model(self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0) -> None:
+        """Generate ``x`` given its own past; there is nothing to anneal. See :meth:`SequenceModel.model`."""
+        pyro.module(self.pyro_name, self)
+        x = self.clean(x, mask)
+        seen, _ = self.recurrence(self.data_features(x[:, :-1])) if x.shape[1] > 1 else (self._no_steps(x), None)
+        with self.plates(x):
+            emission = self.observation(self.output(F.pad(seen, (0, 0, 1, 0))))
+            pyro.sample("x", self.over_time(emission, mask), obs=x)
+
+    def _no_steps(self, x: Tensor) -> Tensor:
+        return x.new_zeros(x.shape[0], 0, self.config.width)
+
+    def initial_state(self, batch_size: int) -> RNNState:
+        """Return the state before the first step."""
+        zeros = self.recurrence.weight_hh_l0.new_zeros(batch_size, self.config.width)
+        return RNNState(zeros, zeros, False)
+
+    def step(self, state: RNNState, x_previous: Tensor) -> tuple[RNNState, dist.TorchDistribution]:
+        """Return p(x_t | x_<t); see :meth:`SequenceModel.step`."""
+        if state.started:
+            carried: Any = (state.h.unsqueeze(0), state.c.unsqueeze(0))
+            _, (h, c) = self.recurrence(self.data_features(x_previous).unsqueeze(1), carried)
+            state = RNNState(h.squeeze(0), c.squeeze(0), True)
+        return state._replace(started=True), self.observation(self.output(state.h))

@@ -1,0 +1,159 @@
+"""Models whose latents depend on the previous draw: VRNN, SRNN, Z-forcing, Variational Bi-LSTM.
+
+Each states its conditionals (:class:`~pyro_stcn.models.unroll.Conditionals`) and its networks over x; the Pyro model,
+the guide and the machine that takes one step at a time follow from them here.
+"""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, NamedTuple
+
+import pyro
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from pyro import poutine
+from torch import Tensor, nn
+
+from .base import Evidence, SequenceModel, SharedGuide
+from .unroll import Conditionals, Rows, State, StepwiseNormal, Trajectory, Unroll
+
+__all__ = ["SequentialGuide", "SequentialModel", "SequentialState"]
+
+
+class SequentialState(NamedTuple):
+    """What generation remembers: the networks over x, the memory of the latents, and whether a step was made."""
+
+    carried: Any
+    memory: State
+    started: bool
+
+
+class SequentialModel(SequenceModel, Conditionals):
+    """A model with one latent per step, "z1", that the next step depends on."""
+
+    observation: nn.Module
+
+    @property
+    def latent_names(self) -> tuple[str, ...]:
+        """Return "z1"."""
+        return ("z1",)
+
+    @property
+    def pointwise(self) -> bool:
+        """No: z_t reaches all later steps."""
+        return False
+
+    @property
+    def evidence(self) -> Evidence:
+        """Return a lower bound, where the head is a density."""
+        return Evidence.LOWER_BOUND if self.config.observation.normalised else Evidence.ESTIMATE
+
+    # ------------------------------------------------------------------------------- stated by each system, beside the
+    # conditionals
+
+    @abstractmethod
+    def contexts(self, past: Tensor, carried: Any = None) -> tuple[Rows, Any]:
+        """Return what the past of x gives at each step, and what to carry to the steps after these.
+
+        :param past: x_(t-1) for each step t, zeros before the first, ``(batch, time, data_dim)``.
+        :param carried: what an earlier call returned; None at the beginning.
+        """
+
+    @abstractmethod
+    def recognise(self, x: Tensor, mask: Tensor | None, contexts: Rows) -> Rows:
+        """Return what the guide knows at each step beyond the contexts, ``(batch, time, dim)`` each."""
+
+    @abstractmethod
+    def emission(self, state: State, contexts: Rows, z: Tensor) -> dist.TorchDistribution:
+        """p(x_t | z_<=t, x_<t), given the state after z_t."""
+
+    def auxiliary(self, unroll: Unroll, trajectory: Trajectory) -> Tensor:
+        """Return the training-only term of every step in nats, to be maximised: ``(..., time)``."""
+        raise NotImplementedError(f"{type(self).__name__} has no training-only term")
+
+    def draw_extra(self, x: Tensor) -> Rows:
+        """Draw the latents that do not depend on each other; what they give is added to the contexts."""
+        return ()
+
+    # ----------------------------------------------------------------------------------------------- derived from that
+
+    def begin(self, x: Tensor, mask: Tensor | None) -> Unroll:
+        """Return the pass over a clean batch, its contexts computed."""
+        contexts, _ = self.contexts(F.pad(x, (0, 0, 1, 0))[:, :-1])
+        return Unroll(self, contexts, mask)
+
+    def model(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        annealing_factor: float | Tensor = 1.0,
+        auxiliary_weight: float = 0.0,
+        *,
+        unroll: Unroll | None = None,
+    ) -> None:
+        """Generate ``x`` given its own past; see :meth:`SequenceModel.model`.
+
+        :param unroll: the pass over a clean ``x``, if there is one: the guide passes both.
+        """
+        pyro.module(self.pyro_name, self)
+        if unroll is None:
+            x = self.clean(x, mask)
+            unroll = self.begin(x, mask)
+        with self.plates(x):
+            with poutine.scale(scale=annealing_factor):
+                unroll.contexts += self.draw_extra(x)
+                z = pyro.sample("z1", StepwiseNormal(unroll, unroll.prior, x.shape[:1]))
+            trajectory = unroll.follow(z)
+            emission = self.emission(trajectory.after, unroll.contexts, z)
+            pyro.sample("x", self.over_time(emission, mask), obs=x)
+            if auxiliary_weight:
+                unroll.recognition = unroll.recognition or self.recognise(x, mask, unroll.contexts)
+                terms = self.auxiliary(unroll, trajectory)
+                terms = terms if mask is None else torch.where(mask, terms, terms.new_zeros(()))
+                pyro.factor("auxiliary", auxiliary_weight * terms.sum(-1))
+
+    def initial_state(self, batch_size: int) -> SequentialState:
+        """Return the state before the first step."""
+        return SequentialState(None, self.initial_memory(torch.Size([batch_size])), False)
+
+    def step(self, state: SequentialState, x_previous: Tensor) -> tuple[SequentialState, dist.TorchDistribution]:
+        """Draw z_t from the prior and return p(x_t | z, x_<t); see :meth:`SequenceModel.step`."""
+        contexts, carried = self.contexts(x_previous.unsqueeze(1), state.carried)
+        contexts = tuple(row.squeeze(1) for row in contexts) + self.draw_extra(x_previous)
+        memory = self.observe(state.memory, contexts) if state.started else state.memory
+        z = pyro.sample("z1", dist.Normal(*self.prior(memory, contexts)).to_event(1))
+        memory = self.absorb(memory, contexts, z)
+        return SequentialState(carried, memory, True), self.emission(memory, contexts, z)
+
+
+class SequentialGuide(SharedGuide):
+    """q(z | x) from the model's own recurrence: what it computes on the way, the model finds."""
+
+    def __init__(self, net: SequentialModel):
+        super().__init__(net.model)
+
+    @property
+    def net(self) -> SequentialModel:
+        """The model this guide belongs to."""
+        return self.model.__self__  # type: ignore[attr-defined]
+
+    def __call__(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        annealing_factor: float | Tensor = 1.0,
+        auxiliary_weight: float = 0.0,
+    ) -> dict[str, Tensor]:
+        """Draw all latents given ``x``; returns the value of every sample site."""
+        x = self.net.clean(x, mask)
+        unroll = self.net.begin(x, mask)
+        unroll.recognition = self.net.recognise(x, mask, unroll.contexts)
+        return super().__call__(x, mask, annealing_factor, auxiliary_weight, unroll=unroll)
+
+    def get_posterior(self, name: str, prior: dist.TorchDistribution) -> dist.TorchDistribution:
+        """q(z_t | z_<t, x) of all steps, from the prior of the same site."""
+        if not isinstance(prior, StepwiseNormal):
+            return prior  # a latent that is drawn as the model does
+        return StepwiseNormal(prior.unroll, prior.unroll.posterior, prior.batch_shape)
