@@ -26,7 +26,7 @@ $(VENV)/installed: pyproject.toml constraints.txt
 demo: install
 	@echo "an earlier $(DEMO) is replaced"
 	rm -rf $(DEMO)
-	$(BIN)/python examples/timit_svi.py --steps 500 --output $(DEMO)
+	$(BIN)/python examples/timit_svi.py --output $(DEMO)
 
 test: install
 	$(BIN)/python -m pytest -m "not slow" -n 2

@@ -40,7 +40,8 @@ class Args:
     data: Path | None = None
     """Folder of the corpus, in the LDC layout or that of NLTK's sample. Default: synthetic speech."""
     preset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "timit/stcn-dense-gmm-small"
-    """A "timit/..." preset: stcn or stcn-dense, -normal or -gmm, -small for CPUs or nothing for the paper's size."""
+    """A "timit/..." preset of any system: stcn-dense, vrnn, wavenet ..., -normal or -gmm; -small for CPUs, nothing for
+    the paper's size."""
     loss: Literal["trace", "meanfield", "graph", "renyi", "iwae"] = "meanfield"
     """Pyro's Trace_ELBO, TraceMeanField_ELBO (analytic KL), TraceGraph_ELBO, RenyiELBO (alpha 0), or IWAE."""
     particles: int = 1
@@ -49,7 +50,7 @@ class Args:
     """Updates; default: the preset's."""
     test_particles: int = 20
     """K of the importance-weighted bound that is reported."""
-    validation: Validation = Validation.SPEAKERS
+    validation: Annotated[Validation, tyro.conf.EnumChoicesFromValues] = Validation.SPEAKERS
     """Hold out whole speakers, or, as published, a proportion of the files."""
     output: Path = Path("runs/timit")
     """Folder for everything that is written."""
@@ -107,7 +108,8 @@ def main(args: Args) -> None:
     (args.output / "test.txt").write_text(f"{corpus.description}\n{test}\n")
     test.to_csv(args.output / "test.csv")
 
-    inspect(net, corpus, args.output)
+    if net.latent_names:
+        inspect(net, corpus, args.output)
     draw(net, corpus, test, args.output)
     print(f"Everything is in {args.output.resolve()}")
 
@@ -149,7 +151,8 @@ def draw(net: SequenceModel, corpus: Corpus, test: Evaluation, folder: Path) -> 
         write_wav(folder / f"{name}.wav", samples, corpus.sample_rate)
 
     plots.training_curve(folder).figure.savefig(folder / "training.png", dpi=120)
-    plots.kl_by_layer(test.kl).figure.savefig(folder / "kl.png", dpi=120)
+    if net.latent_names:
+        plots.kl_by_layer(test.kl).figure.savefig(folder / "kl.png", dpi=120)
     figure, axes = plt.subplots(6, 1, figsize=(9, 13), layout="constrained")
     for i, name in enumerate(("original", "reconstruction", "sample-0")):
         plots.waveform(sounds[name], corpus.sample_rate, axes[2 * i])

@@ -83,6 +83,16 @@ class Evaluation:
         """``log_likelihood`` minus all ``kl``, estimated from K draws: the ELBO, if ``evidence`` says lower bound."""
         return self.log_likelihood - sum(self.kl.values(), np.zeros(()))
 
+    def tightest(self) -> tuple[np.ndarray, str]:
+        """Return the best figure there is, one value per sequence, with its name: exact, or the tightest bound."""
+        names = {Evidence.EXACT: "log-likelihood", Evidence.LOWER_BOUND: f"IWAE-{self.particles}"}
+        name = names.get(self.evidence, f"{self.particles}-draw estimate")
+        if self.evidence is Evidence.EXACT:
+            return self.log_likelihood, name
+        if self.iwae_per_step is None:
+            return self.iwae, f"{name} per sequence"
+        return self.iwae_per_step, f"{name} per step"
+
     def rows(self) -> list[tuple[str, Statistic]]:
         """What a report shows, by name; nothing is named a bound that is none."""
         if self.evidence is Evidence.EXACT:

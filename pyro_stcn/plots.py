@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import csv
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
 
-__all__ = ["kl_by_layer", "spectrogram", "training_curve", "waveform"]
+from .comparison import Score
+from .models import Evidence
+
+__all__ = ["comparison", "kl_by_layer", "spectrogram", "strokes", "training_curve", "waveform"]
 
 
 def training_curve(folder: str | Path, ax: Axes | None = None) -> Axes:
@@ -67,6 +70,34 @@ def kl_by_layer(kl: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
     return ax
 
 
+def comparison(groups: Mapping[str, Sequence[Score]], ax: Axes | None = None) -> Axes:
+    """Bars of what each system is worth, best on top: mean and standard error over sequences, a dot for each seed.
+
+    The axis does not begin at zero, which means nothing for a log-density; colours tell exact figures from bounds.
+
+    :param groups: as :func:`pyro_stcn.comparison.by_system` gives them.
+    """
+    ax = ax or plt.subplots(figsize=(8, 0.45 * len(groups) + 1.5), layout="constrained")[1]
+    rows = sorted(groups.items(), key=lambda item: np.mean([score.nats for score in item[1]]))
+    kinds = {kind: f"C{i}" for i, kind in enumerate(Evidence)}
+    seen = set()
+    low = min(np.mean(score.nats) for _, group in rows for score in group)
+    high = max(np.mean(score.nats) for _, group in rows for score in group)
+    left = low - 0.15 * max(high - low, 1.0)
+    for y, (_, group) in enumerate(rows):
+        values, kind = np.mean([score.nats for score in group], 0), group[0].evidence
+        error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
+        label = None if kind in seen else str(kind)
+        seen.add(kind)
+        ax.barh(y, np.mean(values) - left, left=left, color=kinds[kind], alpha=0.7, label=label, xerr=error, capsize=3)
+        ax.plot([np.mean(score.nats) for score in group], [y] * len(group), "k.", ms=5)
+    ax.set_yticks(range(len(rows)), [system for system, _ in rows])
+    ax.set_xlim(left, high + 0.15 * max(high - low, 1.0))
+    ax.set(xlabel="nats per test sequence (dots: single seeds; bars: mean ± standard error over sequences)")
+    ax.legend(loc="lower right")
+    return ax
+
+
 def waveform(samples: np.ndarray, rate: int, ax: Axes | None = None, **line) -> Axes:
     """Amplitude against time in seconds.
 
@@ -97,6 +128,24 @@ def spectrogram(samples: np.ndarray, rate: int, ax: Axes | None = None, window: 
         power, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=power.max() - 80, vmax=power.max()
     )
     ax.set(xlabel="seconds", ylabel="kHz")
+    return ax
+
+
+def strokes(sequence: np.ndarray, ax: Axes | None = None, *, invert_y: bool = True) -> Axes:
+    """One sequence of pen strokes as ink on paper: a line per stroke, a dot where a stroke is a single point.
+
+    The first offset leads from the origin to the first point, without ink.
+
+    :param sequence: shape ``(T, 3)``: dx, dy in raw units, and the pen, 1 at the last point of a stroke, else 0.
+    :param invert_y: y grows downwards, as in most files.
+    """
+    ax = ax or plt.subplots(figsize=(6, 3), layout="constrained")[1]
+    points = np.cumsum(sequence[:, :2], axis=0)
+    for stroke in np.split(points, np.flatnonzero(sequence[:, 2] > 0.5) + 1):
+        if len(stroke):
+            ax.plot(*stroke.T, color="k", lw=1, marker="." if len(stroke) == 1 else None, ms=3)
+    ax.set_aspect("equal")
+    ax.yaxis.set_inverted(invert_y)
     return ax
 
 

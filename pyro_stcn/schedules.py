@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 
-__all__ = ["adam_epsilon_hat", "exponential_decay", "kl_weight"]
+__all__ = ["adam_epsilon_hat", "exponential_decay", "kl_weight", "linear"]
 
 
-def kl_weight(step: int, increment: float = 1e-4) -> float:
-    """Weight of the KL terms: ``min(1, step * increment)``, the paper's linear annealing.
+def kl_weight(step: int, increment: float = 1e-4, start: float = 0.0) -> float:
+    """Weight of the KL terms: ``min(1, start + step * increment)``, the paper's linear annealing with ``start`` 0.
 
-    At step 1 it is ``increment``, not 0: as in the authors' code, and Pyro refuses a scale of 0.
+    At step 1 it is ``start + increment``, not 0: as in the authors' code, and Pyro refuses a scale of 0.
 
     :raises ValueError: for an increment that is not positive. Use 1.0 for no annealing.
     """
     if not increment > 0:
         raise ValueError(f"the KL weight's increment must be positive, not {increment}; 1.0 means no annealing")
-    return min(1.0, step * increment)
+    return linear(step, start, 1.0, increment)
+
+
+def linear(step: int, start: float, end: float, increment: float) -> float:
+    """Value that moves from ``start`` towards ``end``, up or down, by ``increment`` a step, and stays there."""
+    way = min(step * increment, abs(end - start))
+    return start + math.copysign(way, end - start)
 
 
 def exponential_decay(step: int, initial: float, rate: float, steps: int = 1000) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import hashlib
 import json
@@ -11,6 +12,7 @@ import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -28,61 +30,15 @@ from .evaluation import Evaluation, Statistic, evaluate
 from .interrupts import deferred_interrupts
 from .logs import append_row, keep_rows_up_to
 from .models import SequenceModel
-from .schedules import adam_epsilon_hat, exponential_decay, kl_weight
+from .schedules import adam_epsilon_hat, exponential_decay
 from .tcn import DilatedTCN
+from .training_config import TrainingConfig
 
 __all__ = ["FitResult", "NonFiniteError", "TrainingConfig", "fit"]
 
 
 class NonFiniteError(ArithmeticError):
     """The loss or its gradient is not finite; the message says at which step and for which sequences."""
-
-
-@dataclass(frozen=True)
-class TrainingConfig:
-    """How to train. The defaults are the paper's for speech.
-
-    :param steps: updates in all.
-    :param batch_size: sequences per update.
-    :param learning_rate: of Adam, at the start.
-    :param decay_rate: the learning rate is multiplied by this every ``decay_steps`` updates, continuously.
-    :param kl_increment: the KL weight is ``min(1, step * kl_increment)``; 1 for no annealing.
-    :param clip_norm: largest global norm of the gradient; ``math.inf`` for no clipping.
-    :param mean_over_steps: the loss of a sequence is its mean over steps (the authors' handwriting models), not its
-        sum (speech).
-    :param tensorflow_epsilon: apply Adam's epsilon as TensorFlow does, see
-        :func:`~pyro_stcn.schedules.adam_epsilon_hat`.
-    :param evaluate_every: updates between validations; also between checkpoints.
-    :param patience: validations in a row without a new best after which training stops, counted once annealing
-        has ended.
-    :param bfloat16_blocks: run the convolution blocks of training steps in bfloat16; latents and log-probabilities
-        stay as they are.
-    :param log_every: updates between rows of the log.
-    :param seed: of the order of the batches and of all noise.
-    """
-
-    steps: int = 100_000
-    batch_size: int = 20
-    learning_rate: float = 1e-3
-    decay_rate: float = 0.98
-    decay_steps: int = 1000
-    kl_increment: float = 1e-4
-    clip_norm: float = 1.0
-    mean_over_steps: bool = False
-    tensorflow_epsilon: bool = False
-    evaluate_every: int = 1000
-    patience: int = 10
-    bfloat16_blocks: bool = False
-    log_every: int = 10
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        for name in ("steps", "batch_size", "evaluate_every", "patience", "log_every", "decay_steps"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
-        for name in ("learning_rate", "decay_rate", "kl_increment", "clip_norm"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"{name} must be positive, not {getattr(self, name)}")
 
 
 @dataclass(frozen=True)
@@ -108,6 +64,14 @@ class FitResult:
     def best(self) -> Path:
         """The checkpoint of the best validation, or the last one without validation data."""
         return self.folder / ("last.safetensors" if self.best_step is None else "best.safetensors")
+
+    def seconds_per_step(self) -> float:
+        """Return the median time of an update, from the log; nan where fewer than ``log_every`` were made."""
+        with open(self.folder / "train.csv", newline="") as file:
+            rows = [(int(row["step"]), float(row["seconds"])) for row in csv.DictReader(file)]
+        # A row holds the time since the one before; the first has the start of the run in it.
+        times = [seconds / (step - before) for (before, _), (step, seconds) in pairwise(rows[1:])]
+        return float(np.median(times)) if times else math.nan
 
     def __str__(self) -> str:
         best = "no validation was made (there is one every ``evaluate_every`` steps)"
@@ -222,15 +186,18 @@ class _Run:
         """Make one update; returns the row that was logged, if any."""
         step, c = self.step + 1, self.config
         batch = next(self.batches).to(self.device, self.dtype)
-        weight = kl_weight(step, c.kl_increment)
+        weight = c.kl_weight(step)
         lr = exponential_decay(step, c.learning_rate, c.decay_rate, c.decay_steps)
-        self.optimiser.param_groups[0].update(lr=lr, eps=adam_epsilon_hat(step) if c.tensorflow_epsilon else 1e-8)
+        self.optimiser.param_groups[0].update(
+            lr=lr, eps=adam_epsilon_hat(step) if c.tensorflow_epsilon else c.adam_epsilon
+        )
         self.optimiser.zero_grad()
         self.net.train()
+        extra = {"auxiliary_weight": c.auxiliary_weight(step)} if self.net.has_training_term else {}
         try:
             # The ELBO itself runs the pair and goes backward: not every ELBO of Pyro has a differentiable_loss.
             with self._weight_of_sequences(batch):
-                loss = self.elbo.loss_and_grads(self.net.model, self.net.guide, batch.x, batch.mask, weight)
+                loss = self.elbo.loss_and_grads(self.net.model, self.net.guide, batch.x, batch.mask, weight, **extra)
         except ValueError as error:
             if "invalid values" in str(error):  # Pyro's validation met a NaN before the loss did
                 raise NonFiniteError(f"{self._where(step, batch)} {error}") from error
@@ -276,6 +243,9 @@ class _Run:
         kl = {name: value * per_sequence / draws for name, value in kl.items()}
         seconds, self.clock = time.perf_counter() - self.clock, time.perf_counter()
         row = {"step": self.step, "loss": loss, "objective": log_lik - sum(kl.values()), "log_likelihood": log_lik}
+        if self.net.has_training_term:  # its weight can have come down to 0: then there is no such site
+            site = model_trace.nodes.get("auxiliary")
+            row["auxiliary"] = site["fn"].log_factor.sum().item() * per_sequence / draws if site else 0.0
         row |= {
             "kl": sum(kl.values()),
             **kl,
@@ -298,7 +268,7 @@ class _Run:
         }
         row |= {f"kl_{name}": float(value.mean()) for name, value in result.kl.items()}
         append_row(self.folder / "valid.csv", row)
-        annealed = kl_weight(self.step, self.config.kl_increment) == 1
+        annealed = self.config.kl_weight(self.step) == 1
         if self.best_objective is None or bound.mean > self.best_objective:
             self.best_objective, self.best_step, self.misses = bound.mean, self.step, 0
             self.save("best")

@@ -7,6 +7,7 @@ from pyro.poutine.messenger import Messenger
 from pyro_stcn.data import SequenceDataset
 from pyro_stcn.ladder import LadderConfig, base_normal
 from pyro_stcn.models import STCN, STCNConfig
+from pyro_stcn.models.unroll import StepwiseNormal
 from pyro_stcn.observation import CausalOutputConfig, GaussianMixtureConfig, PointwiseOutputConfig
 from pyro_stcn.tcn import DilatedTCNConfig
 
@@ -32,7 +33,10 @@ def small_data(count=50, *, prefix="s", seed=0):
 
 
 class FixedNoise(Messenger):
-    """Draws ``loc + scale * noise`` at the named sites, after a guide has put its distribution there."""
+    """Draws ``loc + scale * noise`` at the named sites, after a guide has put its distribution there.
+
+    A trajectory whose steps depend on the draws before them is drawn step by step, each from its own row of the noise.
+    """
 
     def __init__(self, noise):
         super().__init__()
@@ -40,5 +44,10 @@ class FixedNoise(Messenger):
 
     def _pyro_sample(self, msg):
         if msg["name"] in self.noise and not msg["is_observed"]:
-            normal = base_normal(msg["fn"])
-            msg["value"], msg["done"] = normal.loc + normal.scale * self.noise[msg["name"]], True
+            fn, noise = msg["fn"], self.noise[msg["name"]]
+            if isinstance(fn, StepwiseNormal):
+                value = fn.rsample_from(noise)
+            else:
+                normal = base_normal(fn)
+                value = normal.loc + normal.scale * noise
+            msg["value"], msg["done"] = value, True

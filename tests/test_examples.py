@@ -9,7 +9,7 @@ import arviz as az
 import pytest
 
 from pyro_stcn.checkpoint import load_tensors
-from pyro_stcn.data import read_audio, synthetic_timit
+from pyro_stcn.data import read_audio, synthetic_strokes, synthetic_timit
 
 ROOT = Path(__file__).parents[1]
 
@@ -19,8 +19,8 @@ def corpus(tmp_path_factory):
     return synthetic_timit(tmp_path_factory.mktemp("corpus"), speakers=(4, 1), sentences=2)
 
 
-def run(*arguments, expect=0):
-    command = [sys.executable, str(ROOT / "examples" / "timit_svi.py"), *map(str, arguments)]
+def run(*arguments, expect=0, script="timit_svi.py"):
+    command = [sys.executable, str(ROOT / "examples" / script), *map(str, arguments)]
     environment = os.environ | {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=300)
     assert done.returncode == expect, done.stderr[-3000:]
@@ -66,3 +66,38 @@ def test_help_and_errors_teach(corpus, tmp_path):
     assert all(option in printed for option in ("--data", "--preset", "--loss", "--particles", "--resume", "--output"))
     assert "there are: timit/" in run("--data", corpus, "--preset", "timit/nothing", expect=1)
     assert str(tmp_path / "nowhere") in run("--data", tmp_path / "nowhere", expect=1)
+
+
+def test_compare_models_resumes_and_prints_a_table(corpus, tmp_path):
+    options = ["--data", corpus, "--output", tmp_path, "--steps", 2, "--particles", 2, "--systems", "rnn", "vrnn"]
+    first = run(*options, "--seeds", 0, script="compare_models.py")
+    assert "| rnn | log-likelihood | exact log-likelihood |" in first
+    assert "| vrnn | IWAE-2 per sequence | lower bound |" in first
+    assert (tmp_path / "table.png").stat().st_size > 1000
+    score = tmp_path / "vrnn-gmm-2-0" / "score.json"
+    written = score.stat().st_mtime_ns
+    second = run(*options, "--seeds", 0, 1, script="compare_models.py")
+    assert score.stat().st_mtime_ns == written, "a run that was made is not made again"
+    assert second.count("| vrnn |") == 1
+    assert "2 updates" in (tmp_path / "table.md").read_text()
+    refused = run(*options, "--systems", "vrn", script="compare_models.py", expect=1)
+    assert "there is no preset 'timit/vrn-gmm-small'; there are: timit/vrnn-gmm-small" in refused
+
+
+def test_compare_models_on_handwriting(tmp_path):
+    data = synthetic_strokes(tmp_path / "words")
+    options = [
+        "--data",
+        data,
+        "--output",
+        tmp_path,
+        "--steps",
+        2,
+        "--particles",
+        2,
+        "--seeds",
+        0,
+        "--systems",
+        "stcn-dense",
+    ]
+    assert "| stcn-dense | IWAE-2 per step | lower bound |" in run(*options, script="compare_models.py")

@@ -8,6 +8,8 @@ import pytest
 from matplotlib.axes import Axes
 
 from pyro_stcn import plots
+from pyro_stcn.comparison import Score, by_system
+from pyro_stcn.models import Evidence
 
 RNG = np.random.default_rng(0)
 KL = {"z1": RNG.uniform(1, 3, 20), "z2": RNG.uniform(100, 300, 20), "z3": RNG.uniform(0.01, 0.03, 20)}
@@ -39,11 +41,20 @@ def run(tmp_path):
 
 
 SAMPLES = np.sin(np.arange(4000) / 3)
+STROKES = np.array([[5, 5, 0], [10, 0, 0], [0, 10, 1], [20, 0, 1], [5, -5, 0], [5, 5, 0]], dtype=np.float32)
+SCORES = [
+    Score(system, seed, kind, "a figure", (nats, nats + 1.0), (nats, nats), 10, 0.1, 5)
+    for system, kind, nats in (("deterministic", Evidence.EXACT, 3.0), ("latent", Evidence.LOWER_BOUND, 5.0))
+    for seed in (0, 1)
+]
+
 PICTURES = {
     "training_curve": lambda run, **ax: plots.training_curve(run, **ax),
     "kl_by_layer": lambda run, **ax: plots.kl_by_layer(KL, **ax),
     "waveform": lambda run, **ax: plots.waveform(SAMPLES, 16_000, **ax),
     "spectrogram": lambda run, **ax: plots.spectrogram(SAMPLES, 16_000, **ax),
+    "strokes": lambda run, **ax: plots.strokes(STROKES, **ax),
+    "comparison": lambda run, **ax: plots.comparison(by_system(SCORES), **ax),
 }
 
 
@@ -172,3 +183,21 @@ def test_spectrogram_of_silence_and_of_integers():
 def test_spectrogram_shorter_than_a_window():
     with pytest.raises(ValueError, match="100 samples are shorter than a window of 256"):
         plots.spectrogram(np.zeros(100), 16_000)
+
+
+def test_strokes_are_lines_from_pen_down_to_pen_up():
+    ax = plots.strokes(STROKES)
+    drawn = [line.get_xydata().tolist() for line in ax.get_lines()]
+    assert drawn == [[[5, 5], [15, 5], [15, 15]], [[35, 15]], [[40, 10], [45, 15]]]  # a stroke, a dot, an open end
+    assert [line.get_marker() for line in ax.get_lines()] == ["None", ".", "None"]
+    assert ax.get_aspect() == 1
+    assert plots.strokes(STROKES, ax).yaxis_inverted()  # and stays so on the same axes
+    assert not plots.strokes(STROKES, invert_y=False).yaxis_inverted()
+
+
+def test_comparison_puts_the_best_on_top_and_tells_exact_from_bound():
+    ax = plots.comparison(by_system(SCORES))
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["deterministic", "latent"]
+    assert {text.get_text() for text in ax.get_legend().get_texts()} == {"exact log-likelihood", "lower bound"}
+    low, high = ax.get_xlim()
+    assert low < 3.5 < 5.5 < high

@@ -1,13 +1,18 @@
-"""Every row of the tables builds, and is as large as the authors'."""
+"""Every row of the tables builds, at its size."""
+
+import math
 
 import pytest
 import torch
+from pyro.infer import TraceMeanField_ELBO
 
-from pyro_stcn.models import Evidence
+from pyro_stcn.configs import config_from_dict, config_to_dict
+from pyro_stcn.models import MODELS, Evidence
 from pyro_stcn.observation import CausalOutput, PenStrokeConfig
-from pyro_stcn.presets import PRESETS, preset
+from pyro_stcn.presets import PRESETS, preset, systems
 
 STCNS = [name for name in PRESETS if "/stcn" in name]
+SMALL = [name for name in PRESETS if name.endswith("-small")]
 
 
 def shape_of(name):
@@ -27,7 +32,7 @@ def test_sizes_of_the_authors_models(name, count, field):
 
 
 @pytest.mark.parametrize("name", STCNS)
-def test_every_preset_builds_and_says_what_it_reports(name):
+def test_every_stcn_builds_and_says_what_it_reports(name):
     net, config = shape_of(name), PRESETS[name].model
     corpus, system = name.split("/")
     speech, dense, mixture, published = (
@@ -46,14 +51,93 @@ def test_every_preset_builds_and_says_what_it_reports(name):
     assert net.evidence is (Evidence.ESTIMATE if loose or floored else Evidence.LOWER_BOUND)
 
 
-def test_the_names():
-    rows = [name for name in STCNS if not name.endswith(("-small", "-published"))]
-    systems = {"stcn-normal", "stcn-gmm", "stcn-dense-normal", "stcn-dense-gmm"}
-    speech = systems | {"stcn-dense-large-normal", "stcn-dense-large-gmm"}
-    expected = {f"{c}/{s}" for c in ("timit", "blizzard") for s in speech}
-    expected |= {f"{c}/{s}" for c in ("iamondb", "deepwriting") for s in systems}
-    assert set(rows) == expected
-    assert {f"{name}-published" for name in rows} <= set(PRESETS)
+def test_there_is_a_preset_for_every_figure_the_paper_prints():
+    speech, ink = ("timit", "blizzard"), ("iamondb", "deepwriting")
+    both = ("normal", "gmm")
+    # Tables 1 and 4: rows, and the corpora for which they have a figure
+    rows = {
+        f"{s}-{k}": speech + ink
+        for s in ("wavenet", "wavenet-dense", "rnn", "vrnn", "stcn", "stcn-dense")
+        for k in both
+    }
+    rows |= {f"{s}-normal": speech for s in ("srnn", "zforcing", "bilstm")}
+    rows |= {"swavenet-normal": (*speech, "iamondb"), "stcn-dense-large-gmm": speech}
+    # Table 3
+    rows |= {
+        f"{size}-ladderrnn{dense}-{k}": ("timit", "iamondb")
+        for size in ("25x256", "5x512")
+        for dense in ("", "-dense")
+        for k in both
+    }
+    expected = {f"{corpus}/{row}" for row, corpora in rows.items() for corpus in corpora}
+    named = {name for name in PRESETS if not name.endswith(("-small", "-published"))}
+    assert expected <= named
+    assert named - expected == {"timit/stcn-dense-large-normal", "blizzard/stcn-dense-large-normal"}
+    assert {f"{name}-published" for name in STCNS if not name.endswith(("-small", "-published"))} <= set(PRESETS)
+
+
+def test_every_preset_builds_for_its_corpus_and_survives_json():
+    for name, row in PRESETS.items():
+        net = shape_of(name)
+        assert net.data_dim == (200 if name.startswith(("timit", "blizzard")) else 3), name
+        assert config_from_dict(config_to_dict(row.model)) == row.model, name
+        assert row.source, name
+
+
+@pytest.mark.parametrize(
+    ("name", "count"),
+    [
+        # by hand from the equations: LSTM 4 w (in + w) + 8 w with torch's two biases, linear (in + 1) out
+        (
+            "iamondb/rnn-normal",
+            (3 + 1) * 340 + 4 * 1200 * (340 + 1200) + 8 * 1200 + (1200 + 1) * 340 + (340 + 1) * (2 * 2 + 1),
+        ),
+        (
+            "iamondb/vrnn-normal",
+            (3 + 1) * 250  # phi_x
+            + (50 + 1) * 150  # phi_z
+            + (1200 + 1) * 150
+            + 2 * (150 + 1) * 50  # prior
+            + (250 + 1200 + 1) * 150
+            + 2 * (150 + 1) * 50  # posterior
+            + (150 + 1200 + 1) * 250  # before the observation
+            + 4 * 1200 * (250 + 150 + 1200)
+            + 8 * 1200
+            + (250 + 1) * (2 * 2 + 1),
+        ),
+        (
+            "timit/zforcing-normal",
+            (200 + 1) * 512
+            + (256 + 1) * 512  # E and G
+            + 4 * 1024 * (512 + 1024)
+            + 8 * 1024  # backward
+            + 4 * 1024 * (1024 + 1024)
+            + 8 * 1024  # forward
+            + (1024 + 1) * 512
+            + 2 * (512 + 1) * 256  # prior
+            + (2048 + 1) * 512
+            + 2 * (512 + 1) * 256  # posterior
+            + (1024 + 256 + 1) * 512
+            + 2 * (512 + 1) * 1024  # auxiliary
+            + 2 * (1024 + 1) * 200,
+        ),
+    ],
+)
+def test_sizes_of_the_recurrent_systems(name, count):
+    assert sum(p.numel() for p in shape_of(name).parameters()) == count
+
+
+def test_every_system_has_small_presets_that_train():
+    names = systems()
+    assert {PRESETS[f"timit/{name}-gmm-small"].model.__class__ for name in names} == set(MODELS.values())
+    assert len(SMALL) == 4 * len(names)
+    budgets = {name: (PRESETS[name].training.steps, PRESETS[name].training.batch_size) for name in SMALL}
+    assert len(set(budgets.values())) == 1
+    for name in SMALL:
+        net = PRESETS[name].model.build()
+        x = torch.randn(2, 4, net.data_dim)
+        x[..., -1] = (x[..., -1] > 0).float()  # the pen
+        assert math.isfinite(TraceMeanField_ELBO().loss_and_grads(net.model, net.guide, x)), name
 
 
 @pytest.mark.parametrize(
@@ -63,6 +147,7 @@ def test_the_names():
         ("blizzard/stcn-gmm", 128, 1e-3, 0.98, False, 2000),
         ("iamondb/stcn-dense-gmm", 20, 5e-4, 0.92, True, 500),
         ("deepwriting/stcn-normal-published", 20, 5e-4, 0.92, True, 500),
+        ("timit/5x512-ladderrnn-dense-gmm", 20, 1e-3, 0.98, False, 1000),
     ],
 )
 def test_training_is_that_of_the_authors_code(name, batch, rate, decay, mean_over_steps, evaluate_every):
@@ -78,8 +163,10 @@ def test_training_is_that_of_the_authors_code(name, batch, rate, decay, mean_ove
 
 
 def test_an_unknown_name_lists_those_that_come_closest():
-    with pytest.raises(ValueError, match="no preset 'timit/lstm'; there are: timit/stcn") as caught:
-        preset("timit/lstm")
+    with pytest.raises(ValueError, match="no preset 'timit/svi'; there are: timit/25x256") as caught:
+        preset("timit/svi")
     assert "iamondb" not in str(caught.value)
+    with pytest.raises(ValueError, match="there are: timit/vrnn-gmm,"):
+        preset("timit/vrnn-gmmm")
     with pytest.raises(ValueError, match="blizzard.*iamondb.*timit"):
-        preset("stcn")
+        preset("nothing like it")

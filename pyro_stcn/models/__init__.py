@@ -5,6 +5,7 @@ from .bilstm import BiLSTM, BiLSTMConfig
 from .rnn import RNN, RNNConfig
 from .srnn import SRNN, SRNNConfig
 from .stcn import STCN, STCNConfig
+from .swavenet import SWaveNet, SWaveNetConfig
 from .vrnn import VRNN, VRNNConfig
 from .wavenet import WaveNet, WaveNetConfig
 from .zforcing import ZForcing, ZForcingConfig
@@ -18,6 +19,7 @@ MODELS = {
     "srnn": SRNNConfig,
     "zforcing": ZForcingConfig,
     "bilstm": BiLSTMConfig,
+    "swavenet": SWaveNetConfig,
 }
 
 __all__ = [
@@ -32,6 +34,8 @@ __all__ = [
     "RNNConfig",
     "SRNNConfig",
     "STCNConfig",
+    "SWaveNet",
+    "SWaveNetConfig",
     "SequenceModel",
     "VRNNConfig",
     "WaveNet",

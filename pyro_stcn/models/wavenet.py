@@ -57,10 +57,14 @@ class WaveNetConfig:
 
 
 class WaveNetState(NamedTuple):
-    """What generation remembers: the last inputs of the first convolution, and the state of the blocks."""
+    """What generation remembers: last inputs of the first convolution, state of the blocks, and whether it has begun.
+
+    Without ``predicts_first`` no frame of zeros stands before x_1: the networks begin with x_1 itself.
+    """
 
     first: Tensor
     blocks: TCNState
+    started: bool
 
 
 class WaveNet(SequenceModel):
@@ -76,7 +80,8 @@ class WaveNet(SequenceModel):
         self.first = CausalConv1d(config.data_dim, config.filters, config.kernel_size)
         glorot_uniform_(self.first)
         self.tcn = DilatedTCN(config.filters, DilatedTCNConfig((config.dilations,), config.filters, config.kernel_size))
-        self.output = config.output.build(config.filters * len(config.taps or [0]))
+        self.gathered = config.filters * len(config.taps or [0])
+        self.output = config.output.build(self.gathered)
         self.observation = config.observation.build(self.output.out_dim, config.data_dim)
         self.guide = NoLatents(self.model)
 
@@ -130,10 +135,17 @@ class WaveNet(SequenceModel):
 
     def initial_state(self, batch_size: int) -> WaveNetState:
         """Return the state before the first step."""
-        return WaveNetState(self.first.initial_buffer(batch_size), self.tcn.initial_state(batch_size))
+        first, blocks = self.first.initial_buffer(batch_size), self.tcn.initial_state(batch_size)
+        return WaveNetState(first, blocks, self.config.predicts_first)
 
     def step(self, state: WaveNetState, x_previous: Tensor) -> tuple[WaveNetState, dist.TorchDistribution]:
-        """Return p(x_t | x_<t); see :meth:`SequenceModel.step`."""
+        """Return p(x_t | x_<t); see :meth:`SequenceModel.step`.
+
+        Without ``predicts_first`` the model says nothing of x_1, and what comes for it is a placeholder.
+        """
+        if not state.started:
+            nothing = x_previous.new_zeros(x_previous.shape[0], self.gathered)
+            return state._replace(started=True), self.observation(self.output(nothing))
         time = state.blocks.position
         first, h = self.first.step(state.first, time, x_previous)
         buffers, outputs, skips = [], [], []
@@ -143,4 +155,4 @@ class WaveNet(SequenceModel):
             outputs.append(h)
             skips.append(skip)
         hidden = self._gather(outputs, skips, dim=-1)
-        return WaveNetState(first, TCNState(tuple(buffers), time + 1)), self.observation(self.output(hidden))
+        return WaveNetState(first, TCNState(tuple(buffers), time + 1), True), self.observation(self.output(hidden))

@@ -1,0 +1,114 @@
+"""Train many systems with equal budgets on one data set, and print what each is worth.
+
+    python examples/compare_models.py                                       # synthetic speech, every system
+    python examples/compare_models.py --data /path/to/TIMIT                 # the LDC layout or NLTK's sample
+    python examples/compare_models.py --data words.stroke3.npz --systems stcn-dense vrnn rnn --seeds 0 1 2
+
+Every system is a small preset and gets the same number of updates, batches of the same size and the same validations;
+the weights of its best validation are scored on the test set. A run that is in --output already is not made again, and
+one that was cut short goes on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Annotated, Literal
+
+import numpy as np
+import pyro
+import tyro
+from pyro.infer import TraceMeanField_ELBO
+
+from pyro_stcn import plots
+from pyro_stcn.checkpoint import CheckpointError, load_model
+from pyro_stcn.comparison import Score, by_system, markdown_table
+from pyro_stcn.data import Corpus, DataError, load_strokes, load_timit, synthetic_timit
+from pyro_stcn.evaluation import evaluate
+from pyro_stcn.presets import preset, systems
+from pyro_stcn.training import fit
+
+
+@dataclass
+class Args:
+    """Train many systems with equal budgets on one data set, and print what each is worth."""
+
+    data: Path | None = None
+    """Folder of a corpus in TIMIT's layout, or a .stroke3.npz of handwriting. Default: synthetic speech."""
+    systems: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME ...")] = field(default_factory=systems)
+    """The systems to compare."""
+    observation: Literal["gmm", "normal"] = "gmm"
+    """A mixture of five Gaussians, or one; handwriting has a pen bit beside it."""
+    seeds: tuple[int, ...] = (0, 1)
+    """Every system is trained once for each: weights, batches and noise."""
+    steps: int = 600
+    """Updates of every run."""
+    particles: int = 20
+    """K of the importance-weighted bound."""
+    output: Path = Path("runs/compare")
+    """Folder for the runs, the table (table.md) and the plot (table.png)."""
+
+
+def main(args: Args) -> None:
+    corpus = load(args.data)
+    print(corpus.description)
+    scores = []
+    for seed in args.seeds:  # all systems with the first seed, then all with the next
+        for system in args.systems:
+            scores.append(score(system, seed, corpus, args))
+            print(f"{system}, seed {seed}: {np.mean(scores[-1].nats):.1f} nats per sequence ({scores[-1].bound})")
+    table = markdown_table(scores)
+    print(table)
+    (args.output / "table.md").write_text(f"{corpus.description}\n\n{args.steps} updates. {table}\n")
+    plots.comparison(by_system(scores)).figure.savefig(args.output / "table.png", dpi=120)
+    print(f"Everything is in {args.output.resolve()}")
+
+
+def load(path: Path | None) -> Corpus:
+    """Read speech from a folder and handwriting from a file."""
+    if path is not None and path.suffix == ".npz":
+        return load_strokes(path)
+    return load_timit(path or synthetic_timit())
+
+
+def score(system: str, seed: int, corpus: Corpus, args: Args) -> Score:
+    """Train one system with one seed, unless that was done, and score it."""
+    folder = args.output / f"{system}-{args.observation}-{args.steps}-{seed}"
+    if (folder / "score.json").exists():
+        return Score.load(folder / "score.json")
+    row = preset(f"{'timit' if corpus.data_dim == 200 else 'iamondb'}/{system}-{args.observation}-small")
+    training = replace(row.training, steps=args.steps, seed=seed)
+    pyro.set_rng_seed(seed)
+    result = fit(
+        row.model.build(),
+        corpus.train,
+        corpus.valid,
+        elbo=TraceMeanField_ELBO(),
+        config=training,
+        folder=folder,
+        resume=(folder / "last.safetensors").exists(),
+        facts={"standardiser": corpus.standardiser.to_dict(), "data": corpus.description},
+    )
+    if result.interrupted:
+        raise SystemExit(f"{system}: {result}. Run the same command again to go on.")
+    net, _ = load_model(result.best)
+    evaluation = evaluate(net, corpus.test, particles=args.particles)
+    evaluation.to_csv(folder / "test.csv")
+    (folder / "test.txt").write_text(f"{evaluation}\n")
+    made = Score.of(
+        evaluation,
+        system=system,
+        seed=seed,
+        parameters=sum(p.numel() for p in net.parameters()),
+        seconds_per_step=result.seconds_per_step(),
+        steps=result.step,
+    )
+    made.save(folder / "score.json")
+    return made
+
+
+if __name__ == "__main__":
+    try:
+        main(tyro.cli(Args, description=__doc__))
+    except (DataError, CheckpointError, ValueError) as error:  # the user can mend these: no traceback
+        raise SystemExit(f"{error}") from None

@@ -1,0 +1,102 @@
+"""Systems side by side: what each is worth on the same test set, and what kind of number that is."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+
+from .evaluation import Evaluation, Statistic
+from .models import Evidence
+
+__all__ = ["Score", "by_system", "markdown_table"]
+
+
+@dataclass(frozen=True)
+class Score:
+    """One trained system on a test set.
+
+    :param system: its name.
+    :param seed: of its training.
+    :param evidence: what ``nats`` are: exact, a lower bound, or no bound.
+    :param bound: the name of the figure in ``nats``, for instance "IWAE-20 per sequence".
+    :param nats: per sequence, standardised data, in the order of the test set.
+    :param elbo: the same of the ELBO; equal to ``nats`` where these are exact.
+    :param parameters: number of trainable parameters.
+    :param seconds_per_step: median over training.
+    :param steps: updates that were made; the weights scored are those of the best validation among them.
+    """
+
+    system: str
+    seed: int
+    evidence: Evidence
+    bound: str
+    nats: tuple[float, ...]
+    elbo: tuple[float, ...]
+    parameters: int
+    seconds_per_step: float
+    steps: int
+
+    @classmethod
+    def of(cls, evaluation: Evaluation, **facts) -> Score:
+        """Take the tightest valid bound of an evaluation: per step where that is one, or the exact figure."""
+        values, bound = evaluation.tightest()
+        nats, elbo = (tuple(np.asarray(v, dtype=float).tolist()) for v in (values, evaluation.objective))
+        return cls(evidence=evaluation.evidence, bound=bound, nats=nats, elbo=elbo, **facts)
+
+    def save(self, path: str | Path) -> None:
+        """Write it as JSON."""
+        Path(path).write_text(json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, path: str | Path) -> Score:
+        """Read what :meth:`save` wrote."""
+        fields = json.loads(Path(path).read_text())
+        fields |= {name: tuple(fields[name]) for name in ("nats", "elbo")}
+        return cls(**fields | {"evidence": Evidence(fields["evidence"])})
+
+
+def by_system(scores: Iterable[Score]) -> dict[str, list[Score]]:
+    """Group by system, in the order in which they first come, seeds ascending.
+
+    :raises ValueError: when the scores are not of the same test set.
+    """
+    groups: dict[str, list[Score]] = {}
+    for score in scores:
+        groups.setdefault(score.system, []).append(score)
+    counts = {len(score.nats) for group in groups.values() for score in group}
+    if len(counts) > 1:
+        raise ValueError(f"scores of test sets of different sizes ({sorted(counts)} sequences) cannot be compared")
+    return {system: sorted(group, key=lambda score: score.seed) for system, group in groups.items()}
+
+
+def markdown_table(scores: Sequence[Score]) -> str:
+    """Return a table with one row per system.
+
+    The standard error is over sequences, of their means over seeds: it says how the figure would move with other test
+    sequences. How it moves with other seeds the column of single seeds shows.
+    """
+    groups = by_system(scores)
+    fastest = min(score.seconds_per_step for score in scores)
+    sequences = len(scores[0].nats)
+    lines = [
+        f"Nats per sequence of standardised data, mean ± standard error over {sequences} sequences; higher is better.",
+        "",
+        "| system | figure | kind | mean over seeds | single seeds | ELBO, same mean | parameters | time per step |",
+        "|---|---|---|---|---|---|---|---|",
+    ]
+    for system, group in groups.items():
+        first = group[0]
+        mean, elbo = (Statistic.of(np.mean([getattr(s, name) for s in group], 0)) for name in ("nats", "elbo"))
+        single = ", ".join(f"{np.mean(score.nats):.1f}" for score in group)
+        elbo_text = "" if first.evidence is Evidence.EXACT else str(elbo)
+        ratio = np.median([score.seconds_per_step for score in group]) / fastest
+        lines.append(
+            f"| {system} | {first.bound} | {first.evidence} | {mean} | {single} | {elbo_text} | {first.parameters:,} | "
+            f"{ratio:.1f} |"
+        )
+    lines += ["", f"Time per step is a ratio to the fastest, {fastest * 1e3:.0f} ms."]
+    return "\n".join(lines)

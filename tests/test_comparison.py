@@ -1,0 +1,63 @@
+"""Scores of several systems: what is kept, what the table says."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from pyro_stcn.comparison import Score, by_system, markdown_table
+from pyro_stcn.evaluation import Statistic, evaluate
+from pyro_stcn.models import Evidence
+from pyro_stcn.observation import GaussianMixtureConfig
+
+from .small import CAUSAL, POINTWISE, small_data, small_stcn
+
+
+def score(system="a", seed=0, nats=(1.0, 2.0, 6.0), evidence=Evidence.LOWER_BOUND, seconds=0.1):
+    return Score(system, seed, evidence, "IWAE-2 per sequence", nats, tuple(n - 1 for n in nats), 1234, seconds, 10)
+
+
+@pytest.mark.parametrize(
+    ("output", "options", "figure", "field"),
+    [
+        (POINTWISE, {}, "IWAE-3 per step", "iwae_per_step"),
+        (CAUSAL, {}, "IWAE-3 per sequence", "iwae"),
+        (CAUSAL, {"independent_draws": True}, "3-draw estimate per sequence", "iwae"),
+        (CAUSAL, {"observation": GaussianMixtureConfig(3, floor=1e-6)}, "3-draw estimate per sequence", "iwae"),
+    ],
+)
+def test_the_tightest_figure_goes_by_its_own_name(output, options, figure, field):
+    evaluation = evaluate(small_stcn(output, **options), small_data(4), particles=3, progress=False)
+    values, name = evaluation.tightest()
+    assert name == figure
+    assert values is getattr(evaluation, field)
+    kept = Score.of(evaluation, system="a", seed=0, parameters=1, seconds_per_step=1.0, steps=1)
+    np.testing.assert_array_equal(kept.nats, values)
+    np.testing.assert_array_equal(kept.elbo, evaluation.objective)
+    assert kept.evidence is evaluation.evidence
+
+
+def test_scores_survive_the_disk(tmp_path):
+    score().save(tmp_path / "score.json")
+    assert Score.load(tmp_path / "score.json") == score()
+
+
+def test_the_table_has_means_over_seeds_with_their_errors_over_sequences():
+    exact = dataclasses.replace(score("b", evidence=Evidence.EXACT, seconds=0.3), bound="log-likelihood")
+    table = markdown_table([score(seed=1, nats=(3.0, 4.0, 8.0)), exact, score(seed=0)])
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
+    assert [row[0] for row in rows] == ["system", "a", "b"]
+    a, b = rows[1], rows[2]
+    assert a[1:3] == ["IWAE-2 per sequence", "lower bound"]
+    assert a[3] == str(Statistic.of(np.array([2.0, 3.0, 7.0])))
+    assert a[4] == "3.0, 5.0", "seeds in order"
+    assert a[5] == str(Statistic.of(np.array([1.0, 2.0, 6.0])))
+    assert a[6:] == ["1,234", "1.0"]
+    assert b[2:3] + b[5:] == ["exact log-likelihood", "", "1,234", "3.0"]
+    assert "over 3 sequences" in table
+    assert "100 ms" in table
+
+
+def test_scores_of_different_test_sets_are_not_compared():
+    with pytest.raises(ValueError, match="different sizes"):
+        by_system([score(), score("b", nats=(1.0, 2.0))])
