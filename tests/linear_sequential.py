@@ -9,11 +9,9 @@ the past of x gives (:class:`System`), and log p(x) is a Kalman filter's.
 import math
 from dataclasses import dataclass
 
-import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.distributions import MultivariateNormal
 
 from pyro_stcn.models import SRNN, VRNN, BiLSTM, BiLSTMConfig, SRNNConfig, VRNNConfig, ZForcing, ZForcingConfig
 from pyro_stcn.nets import MLP, ClampedGaussian, Gaussian
@@ -273,26 +271,6 @@ def emission(net, *dims):
     return *affine(lambda *inputs: head(*inputs).loc, *dims), head(*map(torch.zeros, dims)).scale.square().diag()
 
 
-def log_evidence(linear, x, mask=None):
-    """Exact log p(x) of every sequence, by a Kalman filter; a masked step is not observed."""
-    batch, steps, _ = x.shape
-    mean, covariance = torch.zeros(batch, len(linear.noise)), torch.zeros(batch, *linear.noise.shape)
-    mask = torch.ones(batch, steps, dtype=torch.bool) if mask is None else mask
-    result = torch.zeros(batch)
-    for t in range(steps):
-        mean = mean @ linear.transition + linear.offset[:, t]
-        covariance = linear.transition.T @ covariance @ linear.transition + linear.noise
-        seen, loading = mask[:, t], linear.loading
-        spread = loading.T @ covariance @ loading + linear.observation_noise
-        expected = mean @ loading + linear.shift[:, t]
-        gain = torch.linalg.solve(spread, loading.T @ covariance)
-        surprise = torch.where(seen[:, None], x[:, t] - expected, torch.zeros(()))
-        result = result + MultivariateNormal(torch.zeros(DIM), spread).log_prob(surprise).where(seen, torch.zeros(()))
-        mean = mean + (surprise.unsqueeze(1) @ gain).squeeze(1)
-        covariance = torch.where(seen[:, None, None], covariance - covariance @ loading @ gain, covariance)
-    return result
-
-
 # ---------------------------------------------------------------------------------------------------- exact posteriors
 
 
@@ -350,9 +328,10 @@ class ExactPosterior(nn.Module):
     def forward(self, a, z, base=None):
         net, dim = self.net[0], self.net[0].latent_dim
         precision, weighted, offset = a.split([dim * dim, dim, dim], -1)
-        if base is None:
-            base = offset + z @ srnn_system(net, d=torch.zeros(1, 1, WIDTH)).transition
-        return diagonal_posterior(Gaussian(base, prior_scale(net)), precision.unflatten(-1, (dim, dim)), weighted)
+        loc = torch.zeros(()) if base is None else base
+        if not net.config.residual:  # it has to know the prior's mean by itself
+            loc = loc + offset + z @ srnn_system(net, d=torch.zeros(1, 1, WIDTH)).transition
+        return diagonal_posterior(Gaussian(loc, prior_scale(net)), precision.unflatten(-1, (dim, dim)), weighted)
 
 
 def make_exact_(net, detach):
@@ -381,25 +360,3 @@ def make_exact_(net, detach):
         return diagonal_posterior(prior(), direction @ precision @ direction.T, weighted @ direction.T)
 
     net.recognise, net.posterior = recognise, posterior
-
-
-def gaussian_hmm(linear, mask=None):
-    """Return the same as Pyro's distribution over one sequence or a batch, for a system with noise in all directions.
-
-    Pyro's initial state takes a transition before the first observation: here one that forgets it. A masked step
-    observes a standard normal in place of the state.
-    """
-    n, steps = len(linear.noise), linear.offset.shape[1]
-    forgets = torch.arange(steps)[:, None, None] == 0
-    loading, scale, shift = linear.loading, linear.observation_noise.diagonal().sqrt(), linear.shift
-    if mask is not None:
-        real = mask.unsqueeze(-1)
-        loading = loading * real.unsqueeze(-1)
-        scale, shift = torch.where(real, scale, torch.ones(())), torch.where(real, shift, torch.zeros(()))
-    return dist.GaussianHMM(
-        dist.Normal(torch.zeros(n), torch.ones(n)).to_event(1),
-        torch.where(forgets, torch.zeros(()), linear.transition),
-        dist.Normal(linear.offset, linear.noise.diagonal().sqrt()).to_event(1),
-        loading,
-        dist.Normal(shift, scale).to_event(1),
-    )

@@ -6,15 +6,18 @@ from dataclasses import replace
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro import poutine
 from pyro.infer import RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
 from scipy.stats import chi2, kstest
+from torch.distributions import MultivariateNormal
 
 from pyro_stcn.bounds import IWAE
+from pyro_stcn.models.unroll import StepwiseNormal
 
-from .linear_sequential import CONFIGS, DIM, gaussian_hmm, linear_model, log_evidence, system
+from .linear_sequential import CONFIGS, DIM, linear_model, system
 
 pytestmark = pytest.mark.usefixtures("double")
 EXACT = [(name, 1) for name in CONFIGS] + [("srnn", 2), ("srnn-plain", 2)]
@@ -32,6 +35,48 @@ def log_weights(net, x, mask=None, particles=50):
 
 def mean_and_error(draws):
     return draws.mean(0), draws.std(0) / math.sqrt(len(draws))
+
+
+def log_evidence(linear, x, mask=None):
+    """Exact log p(x) of every sequence, by a Kalman filter; a masked step is not observed."""
+    batch, steps, _ = x.shape
+    mean, covariance = torch.zeros(batch, len(linear.noise)), torch.zeros(batch, *linear.noise.shape)
+    mask = torch.ones(batch, steps, dtype=torch.bool) if mask is None else mask
+    result = torch.zeros(batch)
+    for t in range(steps):
+        mean = mean @ linear.transition + linear.offset[:, t]
+        covariance = linear.transition.T @ covariance @ linear.transition + linear.noise
+        seen, loading = mask[:, t], linear.loading
+        spread = loading.T @ covariance @ loading + linear.observation_noise
+        expected = mean @ loading + linear.shift[:, t]
+        gain = torch.linalg.solve(spread, loading.T @ covariance)
+        surprise = torch.where(seen[:, None], x[:, t] - expected, torch.zeros(()))
+        result = result + MultivariateNormal(torch.zeros(DIM), spread).log_prob(surprise).where(seen, torch.zeros(()))
+        mean = mean + (surprise.unsqueeze(1) @ gain).squeeze(1)
+        covariance = torch.where(seen[:, None, None], covariance - covariance @ loading @ gain, covariance)
+    return result
+
+
+def gaussian_hmm(linear, mask=None):
+    """Return the same as Pyro's distribution over one sequence or a batch, for a system with noise in all directions.
+
+    Pyro's initial state takes a transition before the first observation: here one that forgets it. A masked step
+    observes a standard normal in place of the state.
+    """
+    n, steps = len(linear.noise), linear.offset.shape[1]
+    forgets = torch.arange(steps)[:, None, None] == 0
+    loading, scale, shift = linear.loading, linear.observation_noise.diagonal().sqrt(), linear.shift
+    if mask is not None:
+        real = mask.unsqueeze(-1)
+        loading = loading * real.unsqueeze(-1)
+        scale, shift = torch.where(real, scale, torch.ones(())), torch.where(real, shift, torch.zeros(()))
+    return dist.GaussianHMM(
+        dist.Normal(torch.zeros(n), torch.ones(n)).to_event(1),
+        torch.where(forgets, torch.zeros(()), linear.transition),
+        dist.Normal(linear.offset, linear.noise.diagonal().sqrt()).to_event(1),
+        loading,
+        dist.Normal(shift, scale).to_event(1),
+    )
 
 
 def hmm_log_prob(linear, x, mask=None):
@@ -62,6 +107,22 @@ def test_with_the_exact_guide_every_weight_is_the_evidence(name, latent_dim):
     torch.testing.assert_close(log_weights(net, x), exact.expand(50, -1), rtol=0, atol=1e-11)
     for elbo in (Trace_ELBO(), IWAE(7), IWAE(3, vectorize_particles=False)):
         assert elbo.loss(net.model, net.guide, x) == pytest.approx(-exact.sum().item(), abs=1e-10)
+
+
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name != "bilstm"])
+def test_p_over_q_is_the_evidence_at_any_latents(name):
+    """At latents that nobody drew, after a pass that drew others: the densities are then computed without the loop."""
+    net, x = linear_model(name, exact=True), data()
+    exact = log_evidence(system(net, x), x)
+    net.guide(x)
+    drawn, posterior = (net.guide.get_traces()[1].nodes["z1"][key] for key in ("value", "fn"))
+    prior = StepwiseNormal(posterior.unroll, posterior.unroll.prior, posterior.batch_shape)
+    for z in (torch.randn_like(drawn), drawn):
+        joint = poutine.trace(poutine.condition(net.model, {"z1": z})).get_trace(x)
+        joint.compute_log_prob()
+        sites = joint.nodes["x"]["log_prob"], joint.nodes["z1"]["log_prob"]
+        torch.testing.assert_close(sum(sites) - posterior.log_prob(z), exact, rtol=0, atol=1e-10)
+        torch.testing.assert_close(prior.log_prob(z), sites[1], rtol=0, atol=1e-10)
 
 
 @pytest.mark.parametrize("latent_dim", [1, 2])
@@ -214,6 +275,8 @@ def test_the_mean_gradient_of_the_elbo_is_that_of_the_evidence(name, elbo):
 @torch.no_grad()
 def test_steps_conditioned_on_the_latents_have_the_densities_of_the_whole_pass(name):
     net, x = CONFIGS[name](4).build(), data(batch=3, steps=7)
+    for parameter in net.parameters():
+        parameter.add_(0.2 * torch.randn_like(parameter))  # no bias is zero
     z = {"z1": torch.randn(3, 7, 4), "z2": torch.randn(3, 7, net.config.width)}
     z = {site: z[site] for site in net.latent_names}
     whole = poutine.trace(poutine.condition(net.model, z)).get_trace(x)

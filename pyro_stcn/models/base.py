@@ -19,6 +19,8 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 
+from .filtering import ParticleFilter
+
 __all__ = ["Evidence", "NoLatents", "SequenceModel", "SharedGuide"]
 
 
@@ -120,6 +122,16 @@ class SequenceModel(nn.Module, ABC):
         :returns: the state, and a distribution with batch shape ``(batch,)`` and event shape ``(data_dim,)``.
         """
 
+    def filtering(self, x: Tensor, mask: Tensor | None, particles: int) -> ParticleFilter:
+        """Return the particle filter of a clean batch, for models whose latents reach later steps.
+
+        :raises NotImplementedError: where there is none, with what to use instead.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no particle filter: {self.no_filter}")
+
+    #: why there is no particle filter, and what to use instead
+    no_filter = "IWAE gives a bound for every model"
+
     # ---------------------------------------------------------------------------------------- shared by all models
 
     @property
@@ -176,6 +188,11 @@ class SharedGuide(GuideMessenger):
     beside it: to scale or condition the pair, put the handler around the call,
     ``with poutine.scale(scale=0.1): svi.step(x)``.
     """
+
+    @property
+    def net(self) -> Any:
+        """The model this guide belongs to."""
+        return self.model.__self__  # type: ignore[attr-defined]
 
     def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         """Draw all latents given the data; returns the value of every sample site."""

@@ -103,7 +103,7 @@ class BiLSTM(SequentialModel):
         self.imagined_state = gaussian((c.latent_dim,), c.width) if c.beta else None
         self.output = MLP((c.width,), c.hidden, 1, nn.LeakyReLU)
         self.observation = c.observation.build(c.hidden, c.data_dim)
-        self.guide = SequentialGuide(self)
+        self.guide = SequentialGuide(self.model)
 
     @property
     def latent_names(self) -> tuple[str, ...]:

@@ -57,6 +57,7 @@ class RNN(SequenceModel):
     """p(x_t | x_<t) from an LSTM."""
 
     guide_sees_future = False
+    no_filter = "its log-likelihood is exact"
 
     def __init__(self, config: RNNConfig):
         super().__init__()

@@ -17,6 +17,7 @@ from pyro import poutine
 from torch import Tensor, nn
 
 from .base import Evidence, SequenceModel, SharedGuide
+from .filtering import ParticleFilter, Terms, gather
 from .unroll import Conditionals, Rows, State, StepwiseNormal, Trajectory, Unroll
 
 __all__ = ["SequentialGuide", "SequentialModel", "SequentialState"]
@@ -114,6 +115,10 @@ class SequentialModel(SequenceModel, Conditionals):
                 terms = terms if mask is None else torch.where(mask, terms, terms.new_zeros(()))
                 pyro.factor("auxiliary", auxiliary_weight * terms.sum(-1))
 
+    def filtering(self, x: Tensor, mask: Tensor | None, particles: int) -> SequentialFilter:
+        """Return the particle filter of a clean batch."""
+        return SequentialFilter(self, x, mask, particles)
+
     def initial_state(self, batch_size: int) -> SequentialState:
         """Return the state before the first step."""
         return SequentialState(None, self.initial_memory(torch.Size([batch_size])), False)
@@ -128,16 +133,42 @@ class SequentialModel(SequenceModel, Conditionals):
         return SequentialState(carried, memory, True), self.emission(memory, contexts, z)
 
 
+class SequentialFilter(ParticleFilter):
+    """A sequential model over one batch, K particles of every sequence at a time."""
+
+    def __init__(self, net: SequentialModel, x: Tensor, mask: Tensor | None, particles: int):
+        self.net, self.x, self.steps = net, x, x.shape[1]
+        self.lead = torch.Size([particles, x.shape[0]])
+        self.unroll = net.begin(x, mask)
+        self.unroll.recognition = net.recognise(x, mask, self.unroll.contexts)
+        self.unroll.contexts += net.draw_extra(x.expand(particles, *x.shape))
+
+    def start(self) -> State:
+        """Return the memory before the first step."""
+        return self.net.initial_memory(self.lead)
+
+    def advance(self, t: int, state: State) -> tuple[State, Terms]:
+        """Draw z_t from the guide and score the step."""
+        unroll = self.unroll
+        state, prior = unroll.enter(t, state)
+        posterior = unroll.distribution_at(t, unroll.posterior, state, prior)
+        z = posterior.loc + posterior.scale * torch.randn_like(posterior.loc.expand(*self.lead, -1))
+        log_prior, log_posterior = (
+            dist.Normal(*g, validate_args=False).log_prob(z).sum(-1) for g in (prior(), posterior)
+        )
+        contexts = unroll.contexts_at(t)
+        state = self.net.absorb(state, contexts, z)
+        return state, Terms(log_prior, log_posterior, self.net.emission(state, contexts, z).log_prob(self.x[:, t]))
+
+    def select(self, state: State, ancestors: Tensor) -> State:
+        """Take over the memory of the ancestors."""
+        return type(state)(*(gather(value, ancestors) for value in state))
+
+
 class SequentialGuide(SharedGuide):
     """q(z | x) from the model's own recurrence: what it computes on the way, the model finds."""
 
-    def __init__(self, net: SequentialModel):
-        super().__init__(net.model)
-
-    @property
-    def net(self) -> SequentialModel:
-        """The model this guide belongs to."""
-        return self.model.__self__  # type: ignore[attr-defined]
+    net: SequentialModel
 
     def __call__(
         self,

@@ -80,7 +80,7 @@ class SRNN(SequentialModel):
         self.posterior_net = ResidualGaussian(seen, c.latent_dim, c.hidden, 1)
         self.output = MLP(seen, c.hidden, 2, ClippedLeakyReLU)
         self.observation = c.observation.build(c.hidden, c.data_dim)
-        self.guide = SequentialGuide(self)
+        self.guide = SequentialGuide(self.model)
 
     def contexts(self, past: Tensor, carried: Any = None) -> tuple[Rows, Any]:
         """d_t, and psi(x_(t-1)) that it was computed from."""

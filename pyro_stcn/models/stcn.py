@@ -16,12 +16,14 @@ import torch
 import torch.nn.functional as F
 from pyro import poutine
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
 from ..ladder import LadderConfig, LadderLayer, base_normal, build_ladder
 from ..lstm import StackedLSTMConfig
 from ..observation import CausalOutputConfig, GaussianMixtureConfig, HeadConfig, OutputConfig
 from ..tcn import DilatedTCNConfig
 from .base import Evidence, SequenceModel, SharedGuide
+from .filtering import ParticleFilter, Terms, gather
 
 __all__ = ["STCN", "STCNConfig", "STCNGuide", "STCNState"]
 
@@ -81,7 +83,7 @@ class STCN(SequenceModel):
         dims = config.ladder.latent_dims
         self.output = config.output.build(sum(dims) if config.dense else dims[0])
         self.observation = config.observation.build(self.output.out_dim, config.data_dim)
-        self.guide = STCNGuide(self)
+        self.guide = STCNGuide(self.model)
 
     @property
     def latent_names(self) -> tuple[str, ...]:
@@ -149,6 +151,15 @@ class STCN(SequenceModel):
             # Without dense connections the first draw has no other use.
             return pyro.sample(f"{layer.name}_below", prior) if self.config.dense else first
 
+    def filtering(self, x: Tensor, mask: Tensor | None, particles: int) -> STCNFilter:
+        """Return the particle filter of a clean batch; what it selects among is the output network's past.
+
+        :raises NotImplementedError: with independent draws.
+        """
+        if self.config.independent_draws:
+            raise NotImplementedError("with independent draws of a latent there are no weights that would give a bound")
+        return STCNFilter(self, x, mask, particles)
+
     def initial_state(self, batch_size: int) -> STCNState:
         """Return the state before the first step."""
         return STCNState(self.backbone.initial_state(batch_size), self.output.initial_state(batch_size))
@@ -168,19 +179,60 @@ def _for_guide(name: str) -> str:
     return f"{name}_guide"
 
 
+class STCNFilter(ParticleFilter):
+    """An STCN over one batch, K particles of every sequence at a time.
+
+    Given x the latents are independent over time, so all are drawn at once, and only the output network, which looks
+    back over them, takes one step at a time.
+    """
+
+    def __init__(self, net: STCN, x: Tensor, mask: Tensor | None, particles: int):
+        self.net, self.x, self.steps = net, x, x.shape[1]
+        self.lead = torch.Size([particles, x.shape[0]])
+        draws: list[Tensor] = []
+        log_prior = log_posterior = x.new_zeros(())
+        d = net.features(x)
+        for layer, feature in zip(reversed(net.ladder), reversed(d), strict=True):
+            above = draws[-1] if draws else None
+            prior = layer.prior(feature[:, :-1], above)
+            posterior = layer.posterior(prior, feature[:, 1:], above)
+            if mask is not None:
+                posterior = _prior_where_masked(posterior, prior, mask)
+            z = posterior.rsample() if draws else posterior.expand((particles, *posterior.batch_shape)).rsample()
+            log_prior = log_prior + prior.log_prob(z).sum(-1)
+            log_posterior = log_posterior + posterior.log_prob(z).sum(-1)
+            draws.append(z)
+        self.z = torch.cat(draws, dim=-1) if net.config.dense else draws[-1]
+        self.log_prior, self.log_posterior = log_prior, log_posterior
+
+    def start(self) -> Any:
+        """Return the state of the output network."""
+        return self.net.output.initial_state(self.lead.numel())
+
+    def advance(self, t: int, state: Any) -> tuple[Any, Terms]:
+        """Score step t at the latents drawn for it."""
+        state, hidden = self.net.output.step(state, self.z[..., t, :].flatten(0, 1))
+        likelihood = self.net.observation(hidden.unflatten(0, self.lead)).log_prob(self.x[:, t])
+        return state, Terms(self.log_prior[..., t], self.log_posterior[..., t], likelihood)
+
+    def select(self, state: Any, ancestors: Tensor) -> Any:
+        """Take over the past of the ancestors."""
+
+        def choose(value: Any) -> Any:
+            return (
+                gather(value.unflatten(0, self.lead), ancestors).flatten(0, 1) if isinstance(value, Tensor) else value
+            )
+
+        return tree_map(choose, state)
+
+
 class STCNGuide(SharedGuide):
     """The inference network q(z | x), equations 10-13: the merge of the model's priors with bottom-up likelihoods.
 
     It computes the features and passes them on to the model that it runs.
     """
 
-    def __init__(self, net: STCN):
-        super().__init__(net.model)
-
-    @property
-    def net(self) -> STCN:
-        """The STCN this guide belongs to."""
-        return self.model.__self__  # type: ignore[attr-defined]
+    net: STCN
 
     def __call__(
         self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0
@@ -205,9 +257,12 @@ class STCNGuide(SharedGuide):
         prior_normal = base_normal(prior)
         posterior = net.ladder[level].posterior(prior_normal, present, above)
         if mask is not None:
-            # A masked site is not charged for, so there it must be a draw from the prior: anything else would carry
-            # information to the steps that look back over z, for free.
-            real = mask.unsqueeze(-1)
-            loc, scale = (torch.where(real, getattr(posterior, m), getattr(prior_normal, m)) for m in ("loc", "scale"))
-            posterior = dist.Normal(loc, scale)
+            posterior = _prior_where_masked(posterior, prior_normal, mask)
         return net.over_time(posterior.to_event(1), mask)
+
+
+def _prior_where_masked(posterior: dist.Normal, prior: dist.Normal, mask: Tensor) -> dist.Normal:
+    # A masked site is not charged for, so there it must be a draw from the prior: anything else would carry information
+    # to the steps that look back over z, for free.
+    real = mask.unsqueeze(-1)
+    return dist.Normal(*(torch.where(real, getattr(posterior, m), getattr(prior, m)) for m in ("loc", "scale")))

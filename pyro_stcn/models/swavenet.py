@@ -147,6 +147,7 @@ class SWaveNet(SequenceModel):
     """The model; its guide is :attr:`guide`. The sites are "z1" (the lowest layer, drawn first) ... "zL" and "x"."""
 
     guide_sees_future = True
+    no_filter = "its latents reach later steps through all layers; use IWAE"
 
     def __init__(self, config: SWaveNetConfig):
         super().__init__()
@@ -163,7 +164,7 @@ class SWaveNet(SequenceModel):
         self.observation = c.observation.build(width, c.data_dim)
         for layer in (self.embedding, self.output[1], self.output[3]):
             glorot_uniform_(layer)
-        self.guide = SWaveNetGuide(self)
+        self.guide = SWaveNetGuide(self.model)
 
     @property
     def latent_names(self) -> tuple[str, ...]:
@@ -283,13 +284,7 @@ class SWaveNetGuide(SharedGuide):
     It computes W x and b_l, passes W x on to the model that it runs, and is handed h_l by it.
     """
 
-    def __init__(self, net: SWaveNet):
-        super().__init__(net.model)
-
-    @property
-    def net(self) -> SWaveNet:
-        """The SWaveNet this guide belongs to."""
-        return self.model.__self__  # type: ignore[attr-defined]
+    net: SWaveNet
 
     def __call__(
         self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0

@@ -116,13 +116,27 @@ class Unroll:
         """Return the guide's."""
         return self.net.posterior(state, contexts, recognition, prior)
 
+    def contexts_at(self, t: int) -> Rows:
+        """Return the contexts of one step."""
+        return _at(self.contexts, t)
+
+    def enter(self, t: int, state: State) -> tuple[State, Once]:
+        """Begin step t: return the state that z_t is drawn in, and its prior."""
+        contexts = self.contexts_at(t)
+        if t:
+            state = self.net.observe(state, contexts)
+        return state, Once(self.net, state, contexts)
+
+    def distribution_at(self, t: int, conditional: Callable[..., Gaussian], state: State, prior: Prior) -> Gaussian:
+        """Return how z_t is distributed in a state, by a conditional."""
+        return self._unmasked(conditional(state, self.contexts_at(t), _at(self.recognition, t), prior), prior, t)
+
     def draw(self, conditional: Callable[..., Gaussian], noise: Tensor) -> Tensor:
         """Draw all steps from standard normal noise ``(..., time, dim)``, and keep the trajectory."""
         drawn: list[Gaussian] = []
 
         def choose(t: int, state: State, prior: Prior) -> Tensor:
-            contexts, recognition = _at(self.contexts, t), _at(self.recognition, t)
-            drawn.append(self._unmasked(conditional(state, contexts, recognition, prior), prior, t))
+            drawn.append(self.distribution_at(t, conditional, state, prior))
             return drawn[-1].loc + drawn[-1].scale * noise[..., t, :]
 
         self.trajectory = self._loop(noise.shape[:-2], choose)
@@ -155,14 +169,12 @@ class Unroll:
         state = self.net.initial_memory(lead)
         before, after, draws, priors = [], [], [], []
         for t in range(self.steps):
-            contexts = _at(self.contexts, t)
-            if t:
-                state = self.net.observe(state, contexts)
-            before.append(state)
-            prior = _Once(self.net, state, contexts)
-            draws.append(z := choose(t, state, prior))
+            old, prior = self.enter(t, state)
+            z = choose(t, old, prior)
+            state = self.net.absorb(old, self.contexts_at(t), z)
+            before.append(old)
+            draws.append(z)
             priors.append(prior.value)
-            state = self.net.absorb(state, contexts, z)
             after.append(state)
         trajectory = Trajectory(torch.stack(draws, -2), _stack(before), _stack(after))
         if all(value is not None for value in priors):
@@ -176,7 +188,7 @@ class Unroll:
         return Gaussian(*(torch.where(real, mine, priors) for mine, priors in zip(gaussian, prior(), strict=True)))
 
 
-class _Once:
+class Once:
     """The prior of a step, computed when it is first asked for."""
 
     def __init__(self, net: Conditionals, state: State, contexts: Rows):

@@ -83,7 +83,7 @@ class VRNN(SequentialModel):
         self.recurrence = LSTMCell(c.data_width + feature_width, c.width)
         orthogonal_recurrence_(self.recurrence)
         self.observation = c.observation.build(c.data_width, c.data_dim)
-        self.guide = SequentialGuide(self)
+        self.guide = SequentialGuide(self.model)
 
     def contexts(self, past: Tensor, carried: Any = None) -> tuple[Rows, Any]:
         """phi_x(x_(t-1))."""

@@ -71,6 +71,7 @@ class WaveNet(SequenceModel):
     """p(x_t | x_<t) from a stack of gated blocks behind an initial causal convolution."""
 
     guide_sees_future = False
+    no_filter = "its log-likelihood is exact"
 
     def __init__(self, config: WaveNetConfig):
         super().__init__()

@@ -96,7 +96,7 @@ class ZForcing(SequentialModel):
         self.backward_observation: nn.Module | None = None
         if c.backward_weight:
             self.backward_observation = c.observation.build(c.width, c.data_dim)
-        self.guide = SequentialGuide(self)
+        self.guide = SequentialGuide(self.model)
 
     def contexts(self, past: Tensor, carried: Any = None) -> tuple[Rows, Any]:
         """E x_(t-1), and x_(t-1) itself."""

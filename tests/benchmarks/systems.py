@@ -65,7 +65,7 @@ def main(args: Args) -> None:
 
 
 def measure(names: list[str], data: SequenceDataset, rounds: int) -> None:
-    """Time the presets of one corpus in turn. With one round a model is gone before the next is built: they are large."""
+    """Time the presets of one corpus in turn. With one round each is gone before the next is built: they are large."""
     keep = rounds > 1
     runners = {name: steps(PRESETS[name], data) for name in names} if keep else {}
     seconds: dict[str, list[float]] = {name: [] for name in names}

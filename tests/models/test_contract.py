@@ -19,11 +19,13 @@ import torch
 import torch.nn.functional as F
 from pyro import poutine
 from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from pyro.poutine.messenger import Messenger
 
 from pyro_stcn.bounds import IWAE
 from pyro_stcn.checkpoint import load_model, load_tensors, save_model
 from pyro_stcn.configs import config_from_dict, config_to_dict
 from pyro_stcn.data import SequenceDataset, collate
+from pyro_stcn.diagnostics import kl_by_layer
 from pyro_stcn.evaluation import evaluate
 from pyro_stcn.generation import generate
 from pyro_stcn.ladder import LadderConfig, base_normal
@@ -193,6 +195,18 @@ def belonging(net, networks):
     return {name for name, _ in net.named_parameters() if name.split(".")[0] in networks}
 
 
+class FixedValues(Messenger):
+    """Gives the named latents a value, as draws and not as data."""
+
+    def __init__(self, values):
+        super().__init__()
+        self.values = values
+
+    def _pyro_sample(self, msg):
+        if msg["name"] in self.values:
+            msg["value"], msg["done"] = self.values[msg["name"]], True
+
+
 def each_step(site):
     """Return the distributions of all steps of a site, batch shape ``(batch, time)``."""
     fn = site["fn"]
@@ -311,6 +325,21 @@ def test_one_factor_anneals_the_latents_alone(system):
         assert loss(0.25, elbo) == pytest.approx(0.75 * nothing + 0.25 * one, rel=1e-5)
         likelihood = net.guide.get_traces()[0].nodes["x"]
         assert nothing == pytest.approx(-likelihood["fn"].log_prob(likelihood["value"]).sum().item(), rel=1e-5)
+
+
+@latent_systems
+@torch.no_grad()
+def test_the_analytic_kl_is_the_sampled_one_on_average(system):
+    net, draws = build(system), 2000
+    with pyro.plate("draws", draws, dim=net.sequence_dim - 1):
+        net.guide(*batch())
+    model_trace, guide_trace = net.guide.get_traces()
+    analytic = kl_by_layer(model_trace, guide_trace, net.latent_names)
+    for name in net.latent_names:
+        p, q = model_trace.nodes[name], guide_trace.nodes[name]
+        sampled = q["fn"].log_prob(q["value"]) - p["fn"].log_prob(q["value"])
+        difference = (sampled - analytic[name]).reshape(draws, -1).sum(-1)
+        assert abs(difference.mean()) <= 4.5 * difference.std() / math.sqrt(draws), name
 
 
 @systems
@@ -444,6 +473,30 @@ def test_batch_mates_change_nothing(system, hole):
     assert sum(part for part, _ in alone) == pytest.approx(loss, rel=1e-12)
     for name in gradients:
         torch.testing.assert_close(sum(part[name] for _, part in alone), gradients[name], rtol=1e-9, atol=1e-9)
+
+
+@double
+@systems
+@torch.no_grad()
+def test_a_hole_is_to_all_other_steps_a_step_of_zeros(system):
+    net = build(system)
+    x, _ = batch()
+    z = draw(net, x)
+    real = torch.ones(3, T, dtype=torch.bool)
+    real[0, 4] = real[1, 0] = real[1, 2] = real[1, 3] = real[2, 1] = False
+
+    def run(x, mask):
+        with FixedValues(z):
+            net.guide(x, mask)
+        p, q = net.guide.get_traces()
+        priors, posteriors = (
+            [base_normal(each_step(trace.nodes[name])) for name in net.latent_names] for trace in (p, q)
+        )
+        seen_in_all = [p.nodes["x"]["fn"].mean, *(value for n in priors for value in (n.loc, n.scale))]
+        return seen_in_all, [value[real] for n in posteriors for value in (n.loc, n.scale)]
+
+    masked, zeros = run(torch.where(real.unsqueeze(-1), x, math.nan), real), run(x * real.unsqueeze(-1), None)
+    torch.testing.assert_close(masked, zeros, rtol=1e-12, atol=1e-12)
 
 
 @latent_systems

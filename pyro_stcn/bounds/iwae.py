@@ -1,4 +1,4 @@
-"""Bounds on log p(x) as Pyro ELBOs, to be swapped in wherever ``Trace_ELBO`` is used."""
+"""The importance-weighted bound, with the plates named that keep weights of their own."""
 
 from __future__ import annotations
 
@@ -93,20 +93,36 @@ class IWAE(ELBO):
         """Return the log-weights ``(num_particles, *cells)`` and the scale that stays outside the logarithm."""
         particles: list[Tensor] = []
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
-            scale = _scale_of_observations(model_trace)
-            log_weight: Any = 0.0
-            for sign, trace in ((1, model_trace), (-1, guide_trace)):
-                for name, site in trace.nodes.items():
-                    if site["type"] != "sample":
-                        continue
-                    if sign < 0 and not site["fn"].has_rsample:
-                        raise NotImplementedError(f"IWAE needs reparameterised latents, and {name!r} is not")
-                    log_weight = log_weight + sign * self._by_cell(name, site, site["log_prob"] / scale).sum(-1)
-            particles.append(log_weight)
+            particles.append(self._log_joint(model_trace) - self._log_guide(guide_trace, model_trace))
+        return self._together(particles), self._scale(model_trace)
+
+    def _log_joint(self, model_trace: Trace) -> Tensor:
+        """Return log p(x, z), without the scale of the observations, by cell."""
+        return self._sum_by_cell(model_trace, _scale_of_observations(model_trace))
+
+    def _log_guide(self, guide_trace: Trace, model_trace: Trace) -> Tensor | float:
+        """Return log q(z | x), without the scale of the observations, by cell."""
+        for name, site in guide_trace.nodes.items():
+            distribution: Any = site.get("fn")
+            if site["type"] == "sample" and not distribution.has_rsample:
+                raise NotImplementedError(f"{type(self).__name__} needs reparameterised latents, and {name!r} is not")
+        return self._sum_by_cell(guide_trace, _scale_of_observations(model_trace))
+
+    def _sum_by_cell(self, trace: Trace, scale: Tensor | float) -> Any:
+        sites = [(name, site) for name, site in trace.nodes.items() if site["type"] == "sample"]
+        return sum(self._by_cell(name, site, site["log_prob"] / scale).sum(-1) for name, site in sites)
+
+    def _together(self, particles: list[Tensor]) -> Tensor:
+        """Return ``(num_particles, *cells)``, from one vectorised run or from one run a particle."""
+        return particles[0] if self.vectorize_particles else torch.stack(particles)
+
+    def _scale(self, model_trace: Trace) -> Tensor | float:
+        """Return the scale of the observations, a number or by cell."""
+        scale = _scale_of_observations(model_trace)
         if isinstance(scale, Tensor) and scale.dim():
             scale = self._scale_by_cell(model_trace, scale)
             scale = scale[0] if self.vectorize_particles else scale
-        return particles[0] if self.vectorize_particles else torch.stack(particles), scale
+        return scale
 
     def _by_cell(self, name: str, site: Mapping, value: Tensor) -> Tensor:
         """Arrange a value of a site's batch shape as ``(particles if vectorised, *keep, all the rest)``."""
