@@ -45,6 +45,7 @@ format: install
 
 benchmark: install
 	$(BIN)/python tests/benchmarks/svi_step.py
+	@echo; echo 'tests/benchmarks/systems.py times all systems, on the corpora in PYRO_STCN_DATA'
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

@@ -193,6 +193,7 @@ class _Run:
         )
         self.optimiser.zero_grad()
         self.net.train()
+        self.net.guide.release()  # the last update's tensors, and a trace that this one may not write anew
         extra = {"auxiliary_weight": c.auxiliary_weight(step)} if self.net.has_training_term else {}
         try:
             # The ELBO itself runs the pair and goes backward: not every ELBO of Pyro has a differentiable_loss.
@@ -232,6 +233,9 @@ class _Run:
 
     @torch.no_grad()
     def _log(self, loss: float, norm: float, lr: float, weight: float, batch: SequenceBatch) -> dict[str, float]:
+        if not self.net.guide.trace.nodes:  # a particle filter runs the model step by step and leaves no trace
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                self.net.guide(batch.x, batch.mask)
         model_trace, guide_trace = self.net.guide.get_traces()
         per_sequence = 1 / len(batch)
         kl = {
@@ -385,8 +389,9 @@ def _config_of(net: SequenceModel) -> Any:
 
 
 def _describe_elbo(elbo: ELBO) -> dict[str, Any]:
-    known = ("num_particles", "vectorize_particles", "alpha", "keep")
+    known = ("num_particles", "vectorize_particles", "alpha", "keep", "threshold", "resample")
     settings = {name: getattr(elbo, name) for name in known if hasattr(elbo, name)}
+    settings = {name: getattr(value, "__name__", value) for name, value in settings.items()}
     return {"class": type(elbo).__name__} | settings
 
 

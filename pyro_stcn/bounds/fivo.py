@@ -118,7 +118,10 @@ class FIVO(ELBO):
         auxiliary_weight: float = 0.0,
     ) -> None:
         if auxiliary_weight:
-            raise ValueError("FIVO has no place for a training-only term: give auxiliary_weight=0")
+            raise ValueError(
+                "FIVO has no place for a training-only term: give auxiliary_weight=0, or in a TrainingConfig 0 for "
+                "auxiliary_start and auxiliary_end"
+            )
         pyro.module(net.pyro_name, net)
         with poutine.block():
             x = net.clean(x, mask)

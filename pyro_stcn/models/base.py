@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .filtering import ParticleFilter
 
-__all__ = ["Evidence", "NoLatents", "SequenceModel", "SharedGuide"]
+__all__ = ["Evidence", "NoLatents", "SequenceModel", "SharedGuide", "check_sizes"]
 
 
 class Evidence(StrEnum):
@@ -229,6 +229,16 @@ class NoLatents(SharedGuide):
     def get_posterior(self, name: str, prior: Any) -> Any:
         """Never called."""
         raise AssertionError(f"a model without latents has a latent {name!r}")
+
+
+def check_sizes(config: Any, *names: str) -> None:
+    """Refuse a configuration in which one of these fields is less than 1.
+
+    :raises ValueError: naming the first.
+    """
+    for name in names:
+        if getattr(config, name) < 1:
+            raise ValueError(f"{name} must be at least 1, not {getattr(config, name)}")
 
 
 def _forget_parameters(prefix: str) -> None:

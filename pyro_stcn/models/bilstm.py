@@ -31,6 +31,7 @@ from torch import Tensor, nn
 
 from ..nets import MLP, ClampedGaussian, Gaussian, LSTMCell, orthogonal_recurrence_, run_backwards
 from ..observation import HeadConfig, NormalConfig
+from .base import check_sizes
 from .sequential import SequentialGuide, SequentialModel
 from .unroll import Prior, Rows, Trajectory, Unroll
 
@@ -62,6 +63,7 @@ class BiLSTMConfig:
     observation: HeadConfig = field(default_factory=NormalConfig)
 
     def __post_init__(self) -> None:
+        check_sizes(self, "data_dim", "latent_dim", "width", "hidden")
         if not 0 <= self.skip_gradient <= 1:
             raise ValueError(f"skip_gradient is a probability, not {self.skip_gradient}")
         if self.alpha < 0 or self.beta < 0:

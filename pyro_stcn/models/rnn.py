@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from ..nets import MLP, orthogonal_recurrence_
 from ..observation import GaussianMixtureConfig, HeadConfig
-from .base import Evidence, NoLatents, SequenceModel
+from .base import Evidence, NoLatents, SequenceModel, check_sizes
 
 __all__ = ["RNN", "RNNConfig", "RNNState"]
 
@@ -39,6 +39,9 @@ class RNNConfig:
     layers: int = 4
     hidden: int = 700
     observation: HeadConfig = field(default_factory=GaussianMixtureConfig)
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "data_dim", "width", "layers", "hidden")
 
     def build(self) -> RNN:
         """Return the model with freshly initialised weights."""

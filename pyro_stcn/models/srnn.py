@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from ..nets import MLP, ClippedLeakyReLU, Gaussian, ResidualGaussian, orthogonal_recurrence_, run_backwards
 from ..observation import HeadConfig, NormalConfig
+from .base import check_sizes
 from .sequential import SequentialGuide, SequentialModel
 from .unroll import Prior, Rows
 
@@ -48,6 +49,9 @@ class SRNNConfig:
     smoothing: bool = True
     residual: bool = True
     observation: HeadConfig = field(default_factory=NormalConfig)
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "data_dim", "latent_dim", "width", "hidden")
 
     def build(self) -> SRNN:
         """Return the model with freshly initialised weights."""

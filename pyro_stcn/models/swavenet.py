@@ -35,7 +35,7 @@ from ..ladder import base_normal
 from ..nets import MLP, ClampedGaussian, lengths
 from ..observation import HeadConfig, NormalConfig
 from ..tcn import CausalConv1d, TCNState
-from .base import Evidence, SequenceModel, SharedGuide
+from .base import Evidence, SequenceModel, SharedGuide, check_sizes
 
 __all__ = ["SWaveNet", "SWaveNetConfig", "SWaveNetGuide"]
 
@@ -66,9 +66,7 @@ class SWaveNetConfig:
     observation: HeadConfig = field(default_factory=NormalConfig)
 
     def __post_init__(self) -> None:
-        for name in ("data_dim", "stochastic_layers", "latent_dim", "filters", "hidden"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be at least 1, not {getattr(self, name)}")
+        check_sizes(self, "data_dim", "stochastic_layers", "latent_dim", "filters", "hidden")
         if self.deterministic_layers < 0:
             raise ValueError(f"deterministic_layers must not be negative, and is {self.deterministic_layers}")
 

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from ..nets import MLP, Gaussian, LSTMCell, SoftplusGaussian, orthogonal_recurrence_
 from ..observation import HeadConfig, NormalConfig
+from .base import check_sizes
 from .sequential import SequentialGuide, SequentialModel
 from .unroll import Prior, Rows
 
@@ -50,6 +51,9 @@ class VRNNConfig:
     feature_width: int | None = None
     conditional_prior: bool = True
     observation: HeadConfig = field(default_factory=NormalConfig)
+
+    def __post_init__(self) -> None:
+        check_sizes(self, "data_dim", "latent_dim", "width", "layers", "data_width", "latent_width")
 
     def build(self) -> VRNN:
         """Return the model with freshly initialised weights."""

@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from ..initialise import glorot_uniform_
 from ..nets import ClampedGaussian, Gaussian, LSTMCell, orthogonal_recurrence_, run_backwards
 from ..observation import HeadConfig, NormalConfig
+from .base import check_sizes
 from .sequential import SequentialGuide, SequentialModel
 from .unroll import Prior, Rows, Trajectory, Unroll
 
@@ -55,6 +56,7 @@ class ZForcingConfig:
     observation: HeadConfig = field(default_factory=NormalConfig)
 
     def __post_init__(self) -> None:
+        check_sizes(self, "data_dim", "latent_dim", "width", "embedding", "hidden")
         if self.backward_weight < 0:
             raise ValueError(f"backward_weight must not be negative, it is {self.backward_weight}")
 
