@@ -11,7 +11,8 @@ one that was cut short goes on.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+import json
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -23,6 +24,7 @@ from pyro.infer import TraceMeanField_ELBO
 from pyro_stcn import plots
 from pyro_stcn.checkpoint import CheckpointError, load_model
 from pyro_stcn.comparison import Score, by_system, markdown_table
+from pyro_stcn.configs import config_to_dict
 from pyro_stcn.data import Corpus, DataError, load_strokes, load_timit, synthetic_timit
 from pyro_stcn.evaluation import evaluate
 from pyro_stcn.presets import preset, systems
@@ -73,11 +75,22 @@ def load(path: Path | None) -> Corpus:
 
 def score(system: str, seed: int, corpus: Corpus, args: Args) -> Score:
     """Train one system with one seed, unless that was done, and score it."""
+    row = preset(f"{'timit' if corpus.data_dim == 200 else 'iamondb'}/{system}-{args.observation}-small")
+    # Equal budgets: no run stops early.
+    training = replace(row.training, steps=args.steps, seed=seed, patience=args.steps)
+    identity = {
+        "test": corpus.test.digest(),
+        "train": corpus.train.digest(),
+        "model": config_to_dict(row.model),
+        "training": asdict(training),
+        "particles": args.particles,
+    }
     folder = args.output / f"{system}-{args.observation}-{args.steps}-{seed}"
     if (folder / "score.json").exists():
-        return Score.load(folder / "score.json")
-    row = preset(f"{'timit' if corpus.data_dim == 200 else 'iamondb'}/{system}-{args.observation}-small")
-    training = replace(row.training, steps=args.steps, seed=seed)
+        made = Score.load(folder / "score.json")
+        if made.identity != json.loads(json.dumps(identity)):
+            raise ValueError(f"{folder} holds a score on other data or of another recipe: name another --output")
+        return made
     pyro.set_rng_seed(seed)
     result = fit(
         row.model.build(),
@@ -102,6 +115,7 @@ def score(system: str, seed: int, corpus: Corpus, args: Args) -> Score:
         parameters=sum(p.numel() for p in net.parameters()),
         seconds_per_step=result.seconds_per_step(),
         steps=result.step,
+        identity=identity,
     )
     made.save(folder / "score.json")
     return made

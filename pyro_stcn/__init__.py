@@ -3,6 +3,7 @@
 from .bounds import IWAE
 from .checkpoint import load_model, save_model
 from .data.batch import SequenceDataset
+from .discretised import DiscretisedMixtureConfig, bits_per_sample
 from .evaluation import evaluate
 from .generation import generate, reconstruct
 from .ladder import LadderConfig
@@ -28,6 +29,7 @@ __all__ = [
     "BernoulliConfig",
     "CausalOutputConfig",
     "DilatedTCNConfig",
+    "DiscretisedMixtureConfig",
     "Evidence",
     "GaussianMixtureConfig",
     "LadderConfig",
@@ -38,6 +40,7 @@ __all__ = [
     "SequenceDataset",
     "SequenceModel",
     "TrainingConfig",
+    "bits_per_sample",
     "evaluate",
     "fit",
     "from_pyro_svi",

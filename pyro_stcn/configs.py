@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+from .discretised import DiscretisedMixtureConfig
 from .ladder import LadderConfig
 from .lstm import StackedLSTMConfig
 from .models import MODELS
@@ -28,6 +29,7 @@ CONFIGS: dict[str, type] = {
         BernoulliConfig,
         CausalOutputConfig,
         DilatedTCNConfig,
+        DiscretisedMixtureConfig,
         GaussianMixtureConfig,
         LadderConfig,
         NormalConfig,

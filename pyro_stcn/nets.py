@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ __all__ = [
     "SoftplusGaussian",
     "lengths",
     "orthogonal_recurrence_",
+    "prior_where_masked",
     "run_backwards",
 ]
 
@@ -34,6 +35,20 @@ class Gaussian(NamedTuple):
 
     loc: Tensor
     scale: Tensor
+
+
+def prior_where_masked(posterior: Any, prior: Any, mask: Tensor) -> Gaussian:
+    """Return the posterior, and the prior at masked steps.
+
+    A masked site is not charged for, so there it must be a draw from the prior: anything else would carry information
+    to the steps that look back over z, for free.
+
+    :param posterior: a :class:`Gaussian` or a Normal, ``(..., time, dim)``.
+    :param prior: the same of the prior.
+    :param mask: True at real steps, ``(..., time)``.
+    """
+    real = mask.unsqueeze(-1)
+    return Gaussian(*(torch.where(real, getattr(posterior, name), getattr(prior, name)) for name in Gaussian._fields))
 
 
 class ClippedLeakyReLU(nn.Module):
@@ -181,6 +196,11 @@ class LSTMCell(nn.LSTMCell):
         x = _join(inputs, lead)
         h, c = super().forward(x.flatten(0, -2), (state[0].flatten(0, -2), state[1].flatten(0, -2)))
         return h.unflatten(0, lead), c.unflatten(0, lead)
+
+    def initial(self, lead: torch.Size) -> tuple[Tensor, Tensor]:
+        """Return zeros for h and c, ``(*lead, hidden_size)``."""
+        zeros = self.bias_hh.new_zeros(*lead, self.hidden_size)
+        return zeros, zeros
 
 
 def _join(inputs: tuple[Tensor, ...], lead: torch.Size) -> Tensor:

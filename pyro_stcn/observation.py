@@ -21,6 +21,7 @@ import pyro.distributions as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .discretised import DiscretisedMixtureConfig
 from .distributions import DiagonalGaussianMixture, PenStroke
 from .initialise import glorot_uniform_
 from .tcn import DilatedTCN, DilatedTCNConfig, TCNState
@@ -187,7 +188,7 @@ class PenStrokeHead(nn.Module):
         return PenStroke(self.stroke(h), self.pen(h).squeeze(-1), self.floor)
 
 
-HeadConfig = NormalConfig | GaussianMixtureConfig | BernoulliConfig | PenStrokeConfig
+HeadConfig = NormalConfig | GaussianMixtureConfig | BernoulliConfig | PenStrokeConfig | DiscretisedMixtureConfig
 
 
 # ------------------------------------------------------------------------------------------------------ output networks

@@ -8,14 +8,14 @@ Options of that code which change the model and which no released configuration 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from .ladder import LadderConfig
 from .models.stcn import STCNConfig
-from .models.vrnn import VRNN, VRNNConfig
+from .models.vrnn import VRNNConfig
 from .models.wavenet import WaveNetConfig
 from .observation import (
     CausalOutputConfig,
@@ -26,17 +26,11 @@ from .observation import (
     PenStrokeConfig,
     PointwiseOutputConfig,
 )
-from .published_arrays import VRNN_SCOPE, PublishedModel, forget_bias, published_weights
+from .published_arrays import VRNN_SCOPE, PublishedModel, published_constants, published_weights
 from .tcn import DilatedTCNConfig
 
 __all__ = ["load_published", "published_config", "published_weights"]
 
-#: model class of that code -> the variable that reads the data
-FIRST_VARIABLE = {
-    "StochasticTCN": "encoder/temporal_block_1/conv1d/kernel",
-    "TCN": "causal_conv_layer_0/conv1d/kernel",
-    "VRNN": f"{VRNN_SCOPE}/phi_x_input/dense/kernel",
-}
 WEIGHT_FLOOR = 1e-6  # of a mixture component, in the authors' log-likelihood
 PEN_FLOOR = 1e-5  # of the pen's probability
 
@@ -49,16 +43,11 @@ def load_published(config: Mapping[str, Any], arrays: Mapping[str, np.ndarray]) 
     :raises ValueError: for an option that is not supported, and for variables that are missing, left over or of the
         wrong shape.
     """
-    first = FIRST_VARIABLE.get(config["model_cls"])
-    if first is None:
-        raise ValueError(f"model_cls {config['model_cls']!r} is not supported; there are: {', '.join(FIRST_VARIABLE)}")
+    first = _model_class(config).first_variable
     if first not in arrays:
         raise ValueError(f"no variable {first!r} among the {len(arrays)} given: do the weights belong to the config?")
     net = published_config(config, arrays[first].shape[-2]).build()
-    state = published_weights(net, arrays)
-    if isinstance(net, VRNN):
-        state["recurrence.bias_hh"] = forget_bias(net.recurrence)
-    net.load_state_dict(state)
+    net.load_state_dict(published_weights(net, arrays) | published_constants(net))
     return net
 
 
@@ -68,11 +57,7 @@ def published_config(config: Mapping[str, Any], data_dim: int) -> STCNConfig | V
     :param data_dim: channels of a step: 200 for speech, 3 for handwriting.
     """
     _refuse_unsupported(config)
-    if config["model_cls"] == "TCN":
-        return _wavenet_config(config, data_dim)
-    if config["model_cls"] == "VRNN":
-        return _vrnn_config(config, data_dim)
-    return _stcn_config(config, data_dim)
+    return _model_class(config).translate(config, data_dim)
 
 
 def _wavenet_config(config: Mapping[str, Any], data_dim: int) -> WaveNetConfig:
@@ -153,7 +138,7 @@ def _head_config(losses: Mapping[str, Mapping[str, Any]]) -> HeadConfig:
 
 
 def _refuse_unsupported(config: Mapping[str, Any]) -> None:
-    needed = _needed_of_vrnn(config) if config["model_cls"] == "VRNN" else _needed_of_tcn(config)
+    needed = _model_class(config).needed(config)
     for name in ("decoder_use_enc_skip", "decoder_use_enc_last", "decoder_use_raw_inputs"):
         needed[name] = (config.get(name, False), False)
     for name, loss in config["loss"].items():
@@ -202,3 +187,25 @@ def _needed_of_vrnn(config: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
         "input_keep_prop": (config.get("input_keep_prop", 1), 1),
         "input_layer": (config.get("input_layer"), None),
     }
+
+
+class _ModelClass(NamedTuple):
+    """A model class of that code."""
+
+    first_variable: str  # the one that reads the data
+    translate: Callable[[Mapping[str, Any], int], STCNConfig | VRNNConfig | WaveNetConfig]
+    needed: Callable[[Mapping[str, Any]], dict[str, tuple[Any, Any]]]
+
+
+_MODEL_CLASSES = {
+    "StochasticTCN": _ModelClass("encoder/temporal_block_1/conv1d/kernel", _stcn_config, _needed_of_tcn),
+    "TCN": _ModelClass("causal_conv_layer_0/conv1d/kernel", _wavenet_config, _needed_of_tcn),
+    "VRNN": _ModelClass(f"{VRNN_SCOPE}/phi_x_input/dense/kernel", _vrnn_config, _needed_of_vrnn),
+}
+
+
+def _model_class(config: Mapping[str, Any]) -> _ModelClass:
+    name = config["model_cls"]
+    if name not in _MODEL_CLASSES:
+        raise ValueError(f"model_cls {name!r} is not supported; there are: {', '.join(_MODEL_CLASSES)}")
+    return _MODEL_CLASSES[name]

@@ -5,8 +5,9 @@ A rearrangement is linear and keeps every number, so it serves weights and gradi
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import accumulate
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,7 +21,7 @@ from .nets import MLP, LSTMCell, SoftplusGaussian
 from .observation import CausalOutput, GaussianMixtureHead, PenStrokeHead
 from .tcn import DilatedTCN
 
-__all__ = ["PublishedModel", "forget_bias", "published_weights"]
+__all__ = ["PublishedModel", "forget_bias", "published_constants", "published_weights"]
 
 PublishedModel = STCN | VRNN | WaveNet
 VRNN_SCOPE = "rnn_layer/rnn/VRNNCell"
@@ -34,13 +35,13 @@ def published_weights(net: PublishedModel, arrays: Mapping[str, np.ndarray]) -> 
     :raises ValueError: naming what is missing, left over or of the wrong shape.
     """
     read = _Translation(arrays)
-    if isinstance(net, WaveNet):
-        _read_wavenet(read, net)
-    elif isinstance(net, VRNN):
-        _read_vrnn(read, net)
-    else:
-        _read_stcn(read, net)
+    _READERS[type(net)](read, net)
     return read.finish(net)
+
+
+def published_constants(net: PublishedModel) -> dict[str, Tensor]:
+    """Return the parameters of this model that are constants in that code: a VRNN's forget bias."""
+    return {"recurrence.bias_hh": forget_bias(net.recurrence)} if isinstance(net, VRNN) else {}
 
 
 def forget_bias(cell: LSTMCell) -> Tensor:
@@ -181,3 +182,10 @@ class _Translation:
             if value.shape != ours:
                 raise ValueError(f"{name} is {tuple(value.shape)} in the file and {tuple(ours)} in the config")
         return {name: value.to(parameters[name].dtype) for name, value in self.state.items()}
+
+
+_READERS: dict[type, Callable[[_Translation, Any], None]] = {
+    STCN: _read_stcn,
+    VRNN: _read_vrnn,
+    WaveNet: _read_wavenet,
+}

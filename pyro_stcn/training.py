@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import hashlib
 import json
 import math
 import re
@@ -169,7 +168,7 @@ class _Run:
             "model": _config_of(net),
             "training": dataclasses.asdict(config),
             "elbo": _describe_elbo(elbo),
-            "data": {"train": _digest(train), "valid": _digest(valid)},
+            "data": {"train": train.digest(), "valid": None if valid is None else valid.digest()},
             "machine": {"device": self.device.type, "dtype": str(self.dtype)},
         }
         self.batches = ShuffledBatches(train, config.batch_size, config.seed)
@@ -393,13 +392,3 @@ def _describe_elbo(elbo: ELBO) -> dict[str, Any]:
     settings = {name: getattr(elbo, name) for name in known if hasattr(elbo, name)}
     settings = {name: getattr(value, "__name__", value) for name, value in settings.items()}
     return {"class": type(elbo).__name__} | settings
-
-
-def _digest(dataset: SequenceDataset | None) -> str | None:
-    if dataset is None:
-        return None
-    digest = hashlib.sha256()
-    for name, sequence in zip(dataset.names, dataset.sequences, strict=True):
-        digest.update(f"{name} {sequence.shape}".encode())
-        digest.update(np.ascontiguousarray(sequence).tobytes())
-    return digest.hexdigest()

@@ -65,9 +65,12 @@ class LinearCell(nn.Module):
 
     def forward(self, inputs, state):
         rows = self.weight_ih.split([x.shape[-1] for x in inputs])
-        return state[0] @ self.weight_hh + sum(x @ w for x, w in zip(inputs, rows, strict=True)) + self.bias_hh, state[
-            1
-        ]
+        told = sum(x @ w for x, w in zip(inputs, rows, strict=True))
+        return state[0] @ self.weight_hh + told + self.bias_hh, state[1]
+
+    def initial(self, lead):
+        zeros = torch.zeros(*lead, WIDTH)
+        return zeros, zeros
 
 
 class VaguePosterior(nn.Module):
@@ -90,11 +93,12 @@ class VaguePosterior(nn.Module):
         return Gaussian(loc, 1.5 * scale.expand(loc.shape))
 
 
-def linear_model(name, latent_dim=1, *, features=True, exact=False, detach=False):
+def linear_model(name, latent_dim=1, *, features=True, exact=False, detach=False, noise=None):
     """Return a model of ``CONFIGS``, linear in its latents, with the exact posterior as guide or a wrong one.
 
     :param features: without, no offset depends on x. (SRNN only.)
     :param detach: cut the exact guide's gradient to the model's parameters.
+    :param noise: what Variational Bi-LSTM's exact guide takes "z2" to be; by default the model imagines without noise.
     """
     net = CONFIGS[name](latent_dim).build()
     if isinstance(net, SRNN):
@@ -114,7 +118,7 @@ def linear_model(name, latent_dim=1, *, features=True, exact=False, detach=False
     elif isinstance(net, SRNN):
         net.backward_net, net.posterior_net = BackwardInformation(net, detach), ExactPosterior(net)
     else:
-        make_exact_(net, detach)
+        make_exact_(net, detach, noise)
     return net
 
 
@@ -194,10 +198,11 @@ def deterministic_states(net, x):
     return torch.stack([net.deterministic(prefix)[0][:, -1] for prefix in prefixes], 1)
 
 
-def system(net, x):
-    """Return the system that a model is, given the past of ``x`` at every step."""
-    kind = srnn_system if isinstance(net, SRNN) else vrnn_system if isinstance(net, VRNN) else lstm_system
-    return kind(net, x)
+def system(net, x, noise=None):
+    """Return the system that a model is, given the past of ``x`` at every step, and "z2" if that is known."""
+    if isinstance(net, SRNN):
+        return srnn_system(net, x)
+    return vrnn_system(net, x) if isinstance(net, VRNN) else lstm_system(net, x, noise)
 
 
 def srnn_system(net, x=None, d=None):
@@ -230,16 +235,18 @@ def vrnn_system(net, x):
     )
 
 
-def lstm_system(net, x):
+def lstm_system(net, x, noise=None):
     """s_t = h_t, with z_t and what is drawn from it as noise: Z-forcing and Variational Bi-LSTM."""
     past, variance = F.pad(x, (0, 0, 1, 0))[:, :-1], prior_scale(net).square().diag()
     h_to_z, bias = affine(lambda h: net.prior_net(h).loc, WIDTH)
-    z_to_h, taken, noise = lstm_step(net, past)
+    z_to_h, taken, spread = lstm_step(net, net.data_features(past) if isinstance(net, ZForcing) else past)
+    if noise is not None:
+        taken, spread = taken + noise @ spread, torch.zeros_like(spread)
     loading, shift, r = emission(net, WIDTH)
     return System(
         net.recurrence.weight_hh + h_to_z @ z_to_h,
         taken + bias @ z_to_h,
-        z_to_h.T @ variance @ z_to_h + noise,
+        z_to_h.T @ variance @ z_to_h + spread.T @ spread,
         loading,
         shift.expand(*x.shape[:2], DIM),
         r,
@@ -247,18 +254,18 @@ def lstm_system(net, x):
 
 
 def lstm_step(net, past):
-    """h_t = h_(t-1) F + z_t G + taken + N(0, noise): returns G, taken and noise."""
+    """h_t = h_(t-1) F + z_t G + taken + noise_t S, the noise standard normal: returns G, taken and S."""
     rows, dim = net.recurrence.weight_ih, net.latent_dim
     if isinstance(net, ZForcing):
         from_z, from_x = rows.split([4, 4])
         z_to_embedding, embedding = affine(net.latent_features, dim)
-        taken = net.data_features(past) @ from_x + embedding @ from_z
+        taken = past @ from_x + embedding @ from_z
         return z_to_embedding @ from_z, taken + net.recurrence.bias_hh, torch.zeros(WIDTH, WIDTH)
     from_x, from_z, from_imagined = rows.split([DIM, dim, WIDTH])
     z_to_imagined, imagined = affine(lambda z: net.imagined(z).loc, dim)
-    variance = net.imagined(torch.zeros(dim)).scale.square().diag()
+    scale = net.imagined(torch.zeros(dim)).scale
     taken = past @ from_x + imagined @ from_imagined + net.recurrence.bias_hh
-    return from_z + z_to_imagined @ from_imagined, taken, from_imagined.T @ variance @ from_imagined
+    return from_z + z_to_imagined @ from_imagined, taken, scale.unsqueeze(-1) * from_imagined
 
 
 def emission(net, *dims):
@@ -334,29 +341,53 @@ class ExactPosterior(nn.Module):
         return diagonal_posterior(Gaussian(loc, prior_scale(net)), precision.unflatten(-1, (dim, dim)), weighted)
 
 
-def make_exact_(net, detach):
+def make_exact_(net, detach, noise):
     """Give a model with a recurrence of latents a guide that sees all of the future, in the place of its own.
 
-    s_t is linear in z_t, given the state: s_t = known + z_t G. Variational Bi-LSTM has to imagine without noise.
+    s_t is linear in z_t, given the state: s_t = known + z_t G.
     """
-    if isinstance(net, BiLSTM):
-        nn.init.constant_(net.imagined.log_variance.value, -90.0)
     n = WIDTH + net.latent_dim if isinstance(net, VRNN) else WIDTH
+    if isinstance(net, BiLSTM) and noise is None:
+        nn.init.constant_(net.imagined.log_variance.value, -90.0)
 
-    def recognise(x, mask, contexts):
-        precision, weighted = messages(system(net, x), x, mask)
-        return (precision.flatten(-2).detach(), weighted.detach()) if detach else (precision.flatten(-2), weighted)
+    def begin(x, mask):
+        unroll = type(net).begin(net, x, mask)
+        precision, weighted = messages(system(net, x, noise), x, mask)
+        unroll.recognition = precision.flatten(-2), weighted
+        if detach:
+            unroll.recognition = tuple(row.detach() for row in unroll.recognition)
+        return unroll
 
     def posterior(state, contexts, recognition, prior):
         if isinstance(net, VRNN):
             known = F.pad(state.h, (0, net.latent_dim))
             direction = torch.eye(n)[WIDTH:]
         else:
-            past = contexts[1] if isinstance(net, ZForcing) else contexts[0]
-            direction, taken, _ = lstm_step(net, past)
+            direction, taken, spread = lstm_step(net, contexts[0])
             known = state.h @ net.recurrence.weight_hh + taken
+            if noise is not None:
+                known = known + contexts[1] @ spread
         precision, weighted = recognition[0].unflatten(-1, (n, n)), recognition[1]
         weighted = weighted - (known.unsqueeze(-2) @ precision).squeeze(-2)
         return diagonal_posterior(prior(), direction @ precision @ direction.T, weighted @ direction.T)
 
-    net.recognise, net.posterior = recognise, posterior
+    net.begin, net.posterior = begin, posterior
+
+
+class ExactFromOneStep(nn.Module):
+    """q(z_t | phi_x(x_t), h_(t-1)) of a VRNN whose h does not see z: exact, and in the place of its own network."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = [net]
+        nn.init.zeros_(net.recurrence.weight_ih[HIDDEN:])
+        net.data_features = Echo()
+
+    def forward(self, told, h):
+        net = self.net[0]
+        z_to_features, features = affine(net.latent_features, net.latent_dim)
+        features_to_x, h_to_x, shift, r = emission(net, net.latent_features.out_dim, WIDTH)
+        loading = z_to_features @ features_to_x
+        solved = torch.linalg.solve(r, loading.T)
+        rest = told[..., :DIM] - h @ h_to_x - features @ features_to_x - shift
+        return diagonal_posterior(net.prior_net(h), loading @ solved, rest @ solved)

@@ -14,7 +14,9 @@ from .small import CAUSAL, POINTWISE, small_data, small_stcn
 
 
 def score(system="a", seed=0, nats=(1.0, 2.0, 6.0), evidence=Evidence.LOWER_BOUND, seconds=0.1):
-    return Score(system, seed, evidence, "IWAE-2 per sequence", nats, tuple(n - 1 for n in nats), 1234, seconds, 10)
+    identity = {"test": f"{len(nats)} sequences"}
+    elbo = tuple(n - 1 for n in nats)
+    return Score(system, seed, evidence, "IWAE-2 per sequence", nats, elbo, 1234, seconds, 10, identity)
 
 
 @pytest.mark.parametrize(
@@ -31,7 +33,7 @@ def test_the_tightest_figure_goes_by_its_own_name(output, options, figure, field
     values, name = evaluation.tightest()
     assert name == figure
     assert values is getattr(evaluation, field)
-    kept = Score.of(evaluation, system="a", seed=0, parameters=1, seconds_per_step=1.0, steps=1)
+    kept = Score.of(evaluation, system="a", seed=0, parameters=1, seconds_per_step=1.0, steps=1, identity={})
     np.testing.assert_array_equal(kept.nats, values)
     np.testing.assert_array_equal(kept.elbo, evaluation.objective)
     assert kept.evidence is evaluation.evidence
@@ -50,14 +52,23 @@ def test_the_table_has_means_over_seeds_with_their_errors_over_sequences():
     a, b = rows[1], rows[2]
     assert a[1:3] == ["IWAE-2 per sequence", "lower bound"]
     assert a[3] == str(Statistic.of(np.array([2.0, 3.0, 7.0])))
-    assert a[4] == "3.0, 5.0", "seeds in order"
-    assert a[5] == str(Statistic.of(np.array([1.0, 2.0, 6.0])))
-    assert a[6:] == ["1,234", "1.0"]
-    assert b[2:3] + b[5:] == ["exact log-likelihood", "", "1,234", "3.0"]
+    assert a[4] == "", "it is the best"
+    assert b[4] == str(Statistic.of(np.array([-1.0, -1.0, -1.0]))), "on the same sequences"
+    assert a[5] == "3.0, 5.0", "seeds in order"
+    assert a[6] == str(Statistic.of(np.array([1.0, 2.0, 6.0])))
+    assert a[7:] == ["1,234", "1.0"]
+    assert b[2:3] + b[6:] == ["exact log-likelihood", "", "1,234", "3.0"]
     assert "over 3 sequences" in table
     assert "100 ms" in table
 
 
 def test_scores_of_different_test_sets_are_not_compared():
-    with pytest.raises(ValueError, match="different sizes"):
+    with pytest.raises(ValueError, match="2 different test sets"):
         by_system([score(), score("b", nats=(1.0, 2.0))])
+
+
+def test_a_time_that_was_not_measured_is_left_out():
+    table = markdown_table([score("a", seconds=float("nan")), score("b", seconds=0.2)])
+    cells = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in table.splitlines() if "1,234" in line}
+    assert cells == {"a": "", "b": "1.0"}
+    assert "nan" not in markdown_table([score(seconds=float("nan"))])

@@ -15,9 +15,9 @@ from scipy.stats import chi2, kstest
 from torch.distributions import MultivariateNormal
 
 from pyro_stcn.bounds import IWAE
-from pyro_stcn.models.unroll import StepwiseNormal
+from pyro_stcn.models.unroll import StepwiseNormal, Unroll
 
-from .linear_sequential import CONFIGS, DIM, linear_model, system
+from .linear_sequential import CONFIGS, DIM, WIDTH, ExactFromOneStep, linear_model, system
 
 pytestmark = pytest.mark.usefixtures("double")
 EXACT = [(name, 1) for name in CONFIGS] + [("srnn", 2), ("srnn-plain", 2)]
@@ -116,7 +116,7 @@ def test_p_over_q_is_the_evidence_at_any_latents(name):
     exact = log_evidence(system(net, x), x)
     net.guide(x)
     drawn, posterior = (net.guide.get_traces()[1].nodes["z1"][key] for key in ("value", "fn"))
-    prior = StepwiseNormal(posterior.unroll, posterior.unroll.prior, posterior.batch_shape)
+    prior = StepwiseNormal(posterior.unroll, Unroll.prior, posterior.batch_shape)
     for z in (torch.randn_like(drawn), drawn):
         joint = poutine.trace(poutine.condition(net.model, {"z1": z})).get_trace(x)
         joint.compute_log_prob()
@@ -130,6 +130,26 @@ def test_srnn_without_features_is_pyros_hidden_markov_model(latent_dim):
     net, x = linear_model("srnn", latent_dim, features=False, exact=True), data()
     exact = gaussian_hmm(system(net, torch.zeros_like(x))).log_prob(x)
     torch.testing.assert_close(log_weights(net, x), exact.expand(50, -1), rtol=0, atol=1e-11)
+
+
+def test_vrnns_own_recognition_of_x_can_be_exact_where_no_later_step_sees_z():
+    net, x = linear_model("vrnn"), data()
+    net.posterior_net = ExactFromOneStep(net)
+    exact = log_evidence(system(net, x), x)
+    torch.testing.assert_close(log_weights(net, x), exact.expand(50, -1), rtol=0, atol=1e-11)
+
+
+def test_given_its_noise_variational_bilstm_is_exact_too():
+    x, noise = data(), torch.randn(3, 5, WIDTH)
+    net = linear_model("bilstm", exact=True, noise=noise)
+    with poutine.condition(data={"z2": noise}):
+        net.guide(x)
+    model_trace, guide_trace = net.guide.get_traces()
+    for trace in (model_trace, guide_trace):
+        trace.compute_log_prob()
+    assert list(guide_trace.stochastic_nodes) == ["z1"]
+    given = sum(model_trace.nodes[site]["log_prob"] for site in ("x", "z1")) - guide_trace.nodes["z1"]["log_prob"]
+    torch.testing.assert_close(given, log_evidence(system(net, x, noise), x), rtol=0, atol=1e-11)
 
 
 @pytest.mark.parametrize("name", CONFIGS)

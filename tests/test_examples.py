@@ -80,6 +80,8 @@ def test_compare_models_resumes_and_prints_a_table(corpus, tmp_path):
     assert score.stat().st_mtime_ns == written, "a run that was made is not made again"
     assert second.count("| vrnn |") == 1
     assert "2 updates" in (tmp_path / "table.md").read_text()
+    elsewhere = run(*options, "--seeds", 0, "--particles", 3, script="compare_models.py", expect=1)
+    assert "holds a score on other data or of another recipe" in elsewhere
     refused = run(*options, "--systems", "vrn", script="compare_models.py", expect=1)
     assert "there is no preset 'timit/vrn-gmm-small'; there are: timit/vrnn-gmm-small" in refused
 

@@ -43,7 +43,7 @@ def run(tmp_path):
 SAMPLES = np.sin(np.arange(4000) / 3)
 STROKES = np.array([[5, 5, 0], [10, 0, 0], [0, 10, 1], [20, 0, 1], [5, -5, 0], [5, 5, 0]], dtype=np.float32)
 SCORES = [
-    Score(system, seed, kind, "a figure", (nats, nats + 1.0), (nats, nats), 10, 0.1, 5)
+    Score(system, seed, kind, "a figure", (nats, nats + 1.0), (nats, nats), 10, 0.1, 5, {"test": "t"})
     for system, kind, nats in (("deterministic", Evidence.EXACT, 3.0), ("latent", Evidence.LOWER_BOUND, 5.0))
     for seed in (0, 1)
 ]

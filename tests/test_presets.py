@@ -162,6 +162,11 @@ def test_training_is_that_of_the_authors_code(name, batch, rate, decay, mean_ove
     assert c.tensorflow_epsilon == name.endswith("-published")
 
 
+def test_every_recipe_ends_with_the_whole_kl():
+    for name, row in PRESETS.items():
+        assert row.training.kl_weight(row.training.steps) == 1, name
+
+
 def test_an_unknown_name_lists_those_that_come_closest():
     with pytest.raises(ValueError, match="no preset 'timit/svi'; there are: timit/25x256") as caught:
         preset("timit/svi")

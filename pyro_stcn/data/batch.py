@@ -6,6 +6,7 @@ traced to its recording.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -59,6 +60,14 @@ class SequenceDataset:
     def steps(self) -> int:
         """Number of steps of all sequences together."""
         return int(self.lengths.sum())
+
+    def digest(self) -> str:
+        """SHA-256 of all names and values: two datasets with the same one are the same."""
+        digest = hashlib.sha256()
+        for name, sequence in zip(self.names, self.sequences, strict=True):
+            digest.update(f"{name} {sequence.shape}".encode())
+            digest.update(np.ascontiguousarray(sequence).tobytes())
+        return digest.hexdigest()
 
     def subset(self, indices: Sequence[int]) -> SequenceDataset:
         """The sequences with these numbers, in this order, sharing their memory."""

@@ -83,9 +83,11 @@ class SequenceModel(nn.Module, ABC):
         """The latent sites, the one nearest the data first; empty where there are none."""
 
     @property
-    @abstractmethod
     def evidence(self) -> Evidence:
-        """What the objective is, relative to log p(x)."""
+        """What the objective is, relative to log p(x): exact or a bound, where the head is a density."""
+        if not self.config.observation.normalised:
+            return Evidence.ESTIMATE
+        return Evidence.LOWER_BOUND if self.latent_names else Evidence.EXACT
 
     @property
     @abstractmethod
@@ -104,9 +106,9 @@ class SequenceModel(nn.Module, ABC):
         :param annealing_factor: weight of the latent sites in model and guide, greater than 0; 1 for a bound.
         """
 
-    def forward(self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0) -> Any:
+    def forward(self, *args: Any, **kwargs: Any) -> Any:
         """Run :meth:`model`, so that the network itself can be given to Pyro as the model."""
-        return self.model(x, mask, annealing_factor)
+        return self.model(*args, **kwargs)
 
     # ---------------------------------------------------------------------------------------------- one step at a time
 

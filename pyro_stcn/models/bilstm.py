@@ -15,13 +15,13 @@ prior, so that its KL is 0 as the authors have it. *Skip gradient*: at each step
 gradient of the latent's networks flows back into h and b. The text gives no probability for it; here 0.5.
 
 The text is silent on whether the bound it prints includes the auxiliary costs; here no bound does. b_t and h_(t-1) are
-constants in these costs, as b_t is in Z-forcing (they would otherwise shrink to be predictable).
+constants in these costs, as b_t is in Z-forcing (they would otherwise shrink to be predictable). Means and
+log-variances are clamped to [-8, 8] as in Z-forcing, and the head's scale to [0.001, 50] as in all models here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -32,7 +32,7 @@ from torch import Tensor, nn
 from ..nets import MLP, ClampedGaussian, Gaussian, LSTMCell, orthogonal_recurrence_, run_backwards
 from ..observation import HeadConfig, NormalConfig
 from .base import check_sizes
-from .sequential import SequentialGuide, SequentialModel
+from .sequential import LSTMMemory, SequentialGuide, SequentialModel
 from .unroll import Prior, Rows, Trajectory, Unroll
 
 __all__ = ["BiLSTM", "BiLSTMConfig"]
@@ -74,13 +74,6 @@ class BiLSTMConfig:
         return BiLSTM(self)
 
 
-class BiLSTMMemory(NamedTuple):
-    """State of the forward LSTM."""
-
-    h: Tensor
-    c: Tensor
-
-
 class BiLSTM(SequentialModel):
     """The model; its guide is :attr:`guide`."""
 
@@ -112,47 +105,42 @@ class BiLSTM(SequentialModel):
         """Return "z1" and "z2", the noise of the imagined backward state."""
         return ("z1", "z2")
 
-    def contexts(self, past: Tensor, carried: Any = None) -> tuple[Rows, Any]:
-        """u_t = x_(t-1)."""
-        return (past,), None
-
-    def draw_extra(self, x: Tensor) -> Rows:
+    def draw_extra(self, x: Tensor, mask: Tensor | None) -> Rows:
         """Draw the noise of b~, and toss the coins of the skip gradient: 1 where the gradient flows."""
-        noise = dist.Normal(x.new_zeros(*x.shape[:-1], self.config.width), 1.0)
+        noise = dist.Normal(x.new_zeros(*x.shape[:-1], self.config.width), 1.0).to_event(1)
+        noise = noise if mask is None else noise.mask(mask)
         flows = 1 - self.config.skip_gradient if self.training else 1.0
-        return pyro.sample("z2", noise.to_event(x.dim() - 1)), torch.bernoulli(torch.full_like(x[..., :1], flows))
+        return pyro.sample("z2", noise.to_event(x.dim() - 2)), torch.bernoulli(torch.full_like(x[..., :1], flows))
 
-    def recognise(self, x: Tensor, mask: Tensor | None, contexts: Rows) -> Rows:
+    def recognise(self, frames: Tensor, mask: Tensor | None, contexts: Rows) -> Rows:
         """b_t."""
         # One row more than steps: b_t has read u_t = x_(t-1), and x_t to x_T.
-        extended = F.pad(x, (0, 0, 1, 0))
         started = None if mask is None else F.pad(mask, (1, 0), value=True)
-        return (run_backwards(self.backward_net, extended, started)[:, :-1],)
+        return (run_backwards(self.backward_net, frames, started)[:, :-1],)
 
-    def initial_memory(self, lead: torch.Size) -> BiLSTMMemory:
+    def initial_memory(self, lead: torch.Size) -> LSTMMemory:
         """Zeros."""
-        zeros = self.recurrence.bias_hh.new_zeros(*lead, self.config.width)
-        return BiLSTMMemory(zeros, zeros)
+        return LSTMMemory(*self.recurrence.initial(lead))
 
-    def prior(self, state: BiLSTMMemory, contexts: Rows) -> Gaussian:
+    def prior(self, state: LSTMMemory, contexts: Rows) -> Gaussian:
         """p(z_t | h_(t-1))."""
         return self.prior_net(_stop(state.h, contexts))
 
-    def posterior(self, state: BiLSTMMemory, contexts: Rows, recognition: Rows, prior: Prior) -> Gaussian:
+    def posterior(self, state: LSTMMemory, contexts: Rows, recognition: Rows, prior: Prior) -> Gaussian:
         """q(z_t | h_(t-1), b_t)."""
         return self.posterior_net(_stop(state.h, contexts), _stop(recognition[0], contexts))
 
-    def absorb(self, state: BiLSTMMemory, contexts: Rows, z: Tensor) -> BiLSTMMemory:
+    def absorb(self, state: LSTMMemory, contexts: Rows, z: Tensor) -> LSTMMemory:
         """h_t = LSTM([x_(t-1), z_t, b~_t], h_(t-1))."""
         past, noise, _ = contexts
         loc, scale = self.imagined(z)
-        return BiLSTMMemory(*self.recurrence((past, z, loc + scale * noise), (state.h, state.c)))
+        return LSTMMemory(*self.recurrence((past, z, loc + scale * noise), (state.h, state.c)))
 
-    def emission(self, state: BiLSTMMemory, contexts: Rows, z: Tensor) -> dist.TorchDistribution:
+    def emission(self, state: LSTMMemory, contexts: Rows, z: Tensor) -> dist.TorchDistribution:
         """p(x_t | h_t)."""
         return self.observation(self.output(state.h))
 
-    def auxiliary(self, unroll: Unroll, trajectory: Trajectory) -> Tensor:
+    def auxiliary(self, x: Tensor, unroll: Unroll, trajectory: Trajectory) -> Tensor:
         """``alpha log N(b_t; MLP(z_t)) + beta log N(h_(t-1); MLP(z_t))``."""
         b, z = unroll.recognition[0], trajectory.z
         terms = self.config.alpha * dist.Normal(*self.imagined(z)).log_prob(b.detach()).sum(-1)

@@ -3,7 +3,8 @@
     h_t = LSTM(MLP(x_t), h_(t-1)),    x_t ~ head(MLP(h_(t-1))),    h_0 = 0
 
 There are no latents, so what is computed is the exact log-likelihood and not a bound. All steps of a sequence are
-computed by one call of the LSTM. The head's scale is clamped to [0.001, 50], as in all models here.
+computed by one call of the LSTM. The head's scale is clamped to [0.001, 50], as in all models here. For handwriting
+the original's Gaussians are correlated, here they are diagonal; its max-norm on weights is left out.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from torch import Tensor, nn
 
 from ..nets import MLP, orthogonal_recurrence_
 from ..observation import GaussianMixtureConfig, HeadConfig
-from .base import Evidence, NoLatents, SequenceModel, check_sizes
+from .base import NoLatents, SequenceModel, check_sizes
 
 __all__ = ["RNN", "RNNConfig", "RNNState"]
 
@@ -81,11 +82,6 @@ class RNN(SequenceModel):
     def pointwise(self) -> bool:
         """Given the past of x, steps are independent."""
         return True
-
-    @property
-    def evidence(self) -> Evidence:
-        """Exact, where the head is a density."""
-        return Evidence.EXACT if self.config.observation.normalised else Evidence.ESTIMATE
 
     def model(self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0) -> None:
         """Generate ``x`` given its own past; there is nothing to anneal. See :meth:`SequenceModel.model`."""

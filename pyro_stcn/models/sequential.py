@@ -16,11 +16,11 @@ import torch.nn.functional as F
 from pyro import poutine
 from torch import Tensor, nn
 
-from .base import Evidence, SequenceModel, SharedGuide
+from .base import SequenceModel, SharedGuide
 from .filtering import ParticleFilter, Terms, gather
 from .unroll import Conditionals, Rows, State, StepwiseNormal, Trajectory, Unroll
 
-__all__ = ["SequentialGuide", "SequentialModel", "SequentialState"]
+__all__ = ["LSTMMemory", "SequentialGuide", "SequentialModel", "SequentialState"]
 
 
 class SequentialState(NamedTuple):
@@ -29,6 +29,13 @@ class SequentialState(NamedTuple):
     carried: Any
     memory: State
     started: bool
+
+
+class LSTMMemory(NamedTuple):
+    """State of a forward LSTM."""
+
+    h: Tensor
+    c: Tensor
 
 
 class SequentialModel(SequenceModel, Conditionals):
@@ -46,44 +53,50 @@ class SequentialModel(SequenceModel, Conditionals):
         """No: z_t reaches all later steps."""
         return False
 
-    @property
-    def evidence(self) -> Evidence:
-        """Return a lower bound, where the head is a density."""
-        return Evidence.LOWER_BOUND if self.config.observation.normalised else Evidence.ESTIMATE
-
     # ------------------------------------------------------------------------------- stated by each system, beside the
     # conditionals
 
-    @abstractmethod
+    def embed(self, frames: Tensor) -> Tensor:
+        """Return what the networks read of each frame, by itself: ``(..., data_dim)`` to ``(..., dim)``."""
+        return frames
+
     def contexts(self, past: Tensor, carried: Any = None) -> tuple[Rows, Any]:
         """Return what the past of x gives at each step, and what to carry to the steps after these.
 
-        :param past: x_(t-1) for each step t, zeros before the first, ``(batch, time, data_dim)``.
+        :param past: x_(t-1) embedded, for each step t, ``(batch, time, dim)``; zeros are embedded before the first.
         :param carried: what an earlier call returned; None at the beginning.
         """
+        return (past,), None
 
     @abstractmethod
-    def recognise(self, x: Tensor, mask: Tensor | None, contexts: Rows) -> Rows:
-        """Return what the guide knows at each step beyond the contexts, ``(batch, time, dim)`` each."""
+    def recognise(self, frames: Tensor, mask: Tensor | None, contexts: Rows) -> Rows:
+        """Return what the guide knows at each step beyond the contexts, ``(batch, time, dim)`` each.
+
+        :param frames: x_0 = 0, x_1 ... x_T embedded, ``(batch, time + 1, dim)``.
+        """
 
     @abstractmethod
     def emission(self, state: State, contexts: Rows, z: Tensor) -> dist.TorchDistribution:
         """p(x_t | z_<=t, x_<t), given the state after z_t."""
 
-    def auxiliary(self, unroll: Unroll, trajectory: Trajectory) -> Tensor:
+    def auxiliary(self, x: Tensor, unroll: Unroll, trajectory: Trajectory) -> Tensor:
         """Return the training-only term of every step in nats, to be maximised: ``(..., time)``."""
         raise NotImplementedError(f"{type(self).__name__} has no training-only term")
 
-    def draw_extra(self, x: Tensor) -> Rows:
-        """Draw the latents that do not depend on each other; what they give is added to the contexts."""
+    def draw_extra(self, x: Tensor, mask: Tensor | None) -> Rows:
+        """Draw the latents that do not depend on each other; what they give is added to the contexts.
+
+        :param x: ``(batch, time, data_dim)``, or ``(batch, data_dim)`` for a single step.
+        """
         return ()
 
     # ----------------------------------------------------------------------------------------------- derived from that
 
     def begin(self, x: Tensor, mask: Tensor | None) -> Unroll:
-        """Return the pass over a clean batch, its contexts computed."""
-        contexts, _ = self.contexts(F.pad(x, (0, 0, 1, 0))[:, :-1])
-        return Unroll(self, contexts, mask)
+        """Return the pass over a clean batch: what the model and its guide know before anything is drawn."""
+        frames = self.embed(F.pad(x, (0, 0, 1, 0)))
+        contexts, _ = self.contexts(frames[:, :-1])
+        return Unroll(self, contexts, mask, self.recognise(frames, mask, contexts))
 
     def model(
         self,
@@ -104,14 +117,13 @@ class SequentialModel(SequenceModel, Conditionals):
             unroll = self.begin(x, mask)
         with self.plates(x):
             with poutine.scale(scale=annealing_factor):
-                unroll.contexts += self.draw_extra(x)
-                z = pyro.sample("z1", StepwiseNormal(unroll, unroll.prior, x.shape[:1]))
+                unroll = unroll.extended(self.draw_extra(x, mask))
+                z = pyro.sample("z1", StepwiseNormal(unroll, Unroll.prior, x.shape[:1]))
             trajectory = unroll.follow(z)
             emission = self.emission(trajectory.after, unroll.contexts, z)
             pyro.sample("x", self.over_time(emission, mask), obs=x)
             if auxiliary_weight:
-                unroll.recognition = unroll.recognition or self.recognise(x, mask, unroll.contexts)
-                terms = self.auxiliary(unroll, trajectory)
+                terms = self.auxiliary(x, unroll, trajectory)
                 terms = terms if mask is None else torch.where(mask, terms, terms.new_zeros(()))
                 pyro.factor("auxiliary", auxiliary_weight * terms.sum(-1))
 
@@ -125,8 +137,8 @@ class SequentialModel(SequenceModel, Conditionals):
 
     def step(self, state: SequentialState, x_previous: Tensor) -> tuple[SequentialState, dist.TorchDistribution]:
         """Draw z_t from the prior and return p(x_t | z, x_<t); see :meth:`SequenceModel.step`."""
-        contexts, carried = self.contexts(x_previous.unsqueeze(1), state.carried)
-        contexts = tuple(row.squeeze(1) for row in contexts) + self.draw_extra(x_previous)
+        contexts, carried = self.contexts(self.embed(x_previous.unsqueeze(1)), state.carried)
+        contexts = tuple(row.squeeze(1) for row in contexts) + self.draw_extra(x_previous, None)
         memory = self.observe(state.memory, contexts) if state.started else state.memory
         z = pyro.sample("z1", dist.Normal(*self.prior(memory, contexts)).to_event(1))
         memory = self.absorb(memory, contexts, z)
@@ -139,9 +151,8 @@ class SequentialFilter(ParticleFilter):
     def __init__(self, net: SequentialModel, x: Tensor, mask: Tensor | None, particles: int):
         self.net, self.x, self.steps = net, x, x.shape[1]
         self.lead = torch.Size([particles, x.shape[0]])
-        self.unroll = net.begin(x, mask)
-        self.unroll.recognition = net.recognise(x, mask, self.unroll.contexts)
-        self.unroll.contexts += net.draw_extra(x.expand(particles, *x.shape))
+        with pyro.plate("particles", particles, dim=-2), pyro.plate("sequences", len(x), dim=-1):
+            self.unroll = net.begin(x, mask).extended(net.draw_extra(x, mask))
 
     def start(self) -> State:
         """Return the memory before the first step."""
@@ -151,7 +162,7 @@ class SequentialFilter(ParticleFilter):
         """Draw z_t from the guide and score the step."""
         unroll = self.unroll
         state, prior = unroll.enter(t, state)
-        posterior = unroll.distribution_at(t, unroll.posterior, state, prior)
+        posterior = unroll.distribution_at(t, Unroll.posterior, state, prior)
         z = posterior.loc + posterior.scale * torch.randn_like(posterior.loc.expand(*self.lead, -1))
         log_prior, log_posterior = (
             dist.Normal(*g, validate_args=False).log_prob(z).sum(-1) for g in (prior(), posterior)
@@ -179,12 +190,10 @@ class SequentialGuide(SharedGuide):
     ) -> dict[str, Tensor]:
         """Draw all latents given ``x``; returns the value of every sample site."""
         x = self.net.clean(x, mask)
-        unroll = self.net.begin(x, mask)
-        unroll.recognition = self.net.recognise(x, mask, unroll.contexts)
-        return super().__call__(x, mask, annealing_factor, auxiliary_weight, unroll=unroll)
+        return super().__call__(x, mask, annealing_factor, auxiliary_weight, unroll=self.net.begin(x, mask))
 
     def get_posterior(self, name: str, prior: dist.TorchDistribution) -> dist.TorchDistribution:
         """q(z_t | z_<t, x) of all steps, from the prior of the same site."""
         if not isinstance(prior, StepwiseNormal):
             return prior  # a latent that is drawn as the model does
-        return StepwiseNormal(prior.unroll, prior.unroll.posterior, prior.batch_shape)
+        return StepwiseNormal(prior.unroll, Unroll.posterior, prior.batch_shape)

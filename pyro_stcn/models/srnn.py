@@ -7,7 +7,8 @@
     emission      x_t ~ head(MLP(d_t, z_t))
 
 d does not see z, so d and a are computed for all steps at once and only the chain of z is a loop. The state is not
-carried from one training segment to the next; the head's scale is clamped to [0.001, 50], as in all models here.
+carried from one training segment to the next; the head's scale is clamped to [0.001, 50], as in all models here, where
+the original has no limit, and its last layer starts at Glorot's size, not near zero.
 """
 
 from __future__ import annotations
@@ -86,17 +87,18 @@ class SRNN(SequentialModel):
         self.observation = c.observation.build(c.hidden, c.data_dim)
         self.guide = SequentialGuide(self.model)
 
-    def contexts(self, past: Tensor, carried: Any = None) -> tuple[Rows, Any]:
-        """d_t, and psi(x_(t-1)) that it was computed from."""
-        features = self.data_features(past)
-        d, carried = self.deterministic(features, carried)
-        return (d, features), carried
+    def embed(self, frames: Tensor) -> Tensor:
+        """Psi."""
+        return self.data_features(frames)
 
-    def recognise(self, x: Tensor, mask: Tensor | None, contexts: Rows) -> Rows:
+    def contexts(self, past: Tensor, carried: Any = None) -> tuple[Rows, Any]:
+        """d_t."""
+        d, carried = self.deterministic(past, carried)
+        return (d,), carried
+
+    def recognise(self, frames: Tensor, mask: Tensor | None, contexts: Rows) -> Rows:
         """a_t."""
-        d, features = contexts[:2]
-        features = torch.cat([features[:, 1:], self.data_features(x[:, -1:])], 1)
-        seen = torch.cat([d, features], -1)
+        seen = torch.cat([contexts[0], frames[:, 1:]], -1)
         return (run_backwards(self.backward_net, seen, mask) if self.config.smoothing else self.backward_net(seen),)
 
     def initial_memory(self, lead: torch.Size) -> SRNNMemory:

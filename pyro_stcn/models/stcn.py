@@ -20,6 +20,7 @@ from torch.utils._pytree import tree_map
 
 from ..ladder import LadderConfig, LadderLayer, base_normal, build_ladder
 from ..lstm import StackedLSTMConfig
+from ..nets import prior_where_masked
 from ..observation import CausalOutputConfig, GaussianMixtureConfig, HeadConfig, OutputConfig
 from ..tcn import DilatedTCNConfig
 from .base import Evidence, SequenceModel, SharedGuide
@@ -99,7 +100,7 @@ class STCN(SequenceModel):
     def evidence(self) -> Evidence:
         """Return a lower bound, except where draws are not shared in a dense model or the head is no density."""
         loose_draws = self.config.independent_draws and self.config.dense and len(self.ladder) > 1
-        return Evidence.ESTIMATE if loose_draws or not self.config.observation.normalised else Evidence.LOWER_BOUND
+        return Evidence.ESTIMATE if loose_draws else super().evidence
 
     def features(self, x: Tensor) -> tuple[Tensor, ...]:
         """Run the backbone over ``[0, x_1 ... x_T]``: L times ``(batch, time + 1, dim)``, row t has seen x_1 to x_t."""
@@ -197,7 +198,7 @@ class STCNFilter(ParticleFilter):
             prior = layer.prior(feature[:, :-1], above)
             posterior = layer.posterior(prior, feature[:, 1:], above)
             if mask is not None:
-                posterior = _prior_where_masked(posterior, prior, mask)
+                posterior = dist.Normal(*prior_where_masked(posterior, prior, mask))
             z = posterior.rsample() if draws else posterior.expand((particles, *posterior.batch_shape)).rsample()
             log_prior = log_prior + prior.log_prob(z).sum(-1)
             log_posterior = log_posterior + posterior.log_prob(z).sum(-1)
@@ -257,12 +258,5 @@ class STCNGuide(SharedGuide):
         prior_normal = base_normal(prior)
         posterior = net.ladder[level].posterior(prior_normal, present, above)
         if mask is not None:
-            posterior = _prior_where_masked(posterior, prior_normal, mask)
+            posterior = dist.Normal(*prior_where_masked(posterior, prior_normal, mask))
         return net.over_time(posterior.to_event(1), mask)
-
-
-def _prior_where_masked(posterior: dist.Normal, prior: dist.Normal, mask: Tensor) -> dist.Normal:
-    # A masked site is not charged for, so there it must be a draw from the prior: anything else would carry information
-    # to the steps that look back over z, for free.
-    real = mask.unsqueeze(-1)
-    return dist.Normal(*(torch.where(real, getattr(posterior, m), getattr(prior, m)) for m in ("loc", "scale")))

@@ -22,7 +22,7 @@ from pyro.distributions import TorchDistribution, constraints
 from torch import Tensor
 from torch.distributions import kl_divergence, register_kl
 
-from ..nets import Gaussian
+from ..nets import Gaussian, prior_where_masked
 
 __all__ = ["Conditionals", "StepwiseNormal", "Trajectory", "Unroll"]
 
@@ -39,7 +39,7 @@ class Conditionals(ABC):
     a NamedTuple of tensors, never changed in place. All methods take any leading dimensions: the loop calls them with
     ``(..., dim)`` for one step, and where no loop is needed with ``(..., time, dim)`` for all steps at once.
 
-    Contexts are functions of x_<t, and the recognition features of the guide of any x.
+    Contexts are functions of x_<t and of noise, and the recognition features of the guide of any x.
     """
 
     latent_dim: int
@@ -91,11 +91,11 @@ class Unroll:
     :param net: states the conditionals.
     :param contexts: what the past of x gives at each step, ``(..., time, dim)`` each.
     :param mask: True at real steps, ``(batch, time)``.
+    :param recognition: what the guide knows beside that.
     """
 
-    def __init__(self, net: Conditionals, contexts: Rows, mask: Tensor | None):
-        self.net, self.contexts, self.mask = net, contexts, mask
-        self.recognition: Rows = ()  # set by the guide
+    def __init__(self, net: Conditionals, contexts: Rows, mask: Tensor | None, recognition: Rows = ()):
+        self.net, self.contexts, self.mask, self.recognition = net, contexts, mask, recognition
         self.trajectory: Trajectory | None = None
         # Padding at the end has no influence on what comes before. A hole does, so there the guide must not say more
         # than the prior: a masked site is not charged for.
@@ -106,7 +106,13 @@ class Unroll:
         """Number of steps T."""
         return self.contexts[0].shape[-2]
 
-    # Two conditionals, used as keys as well: how z_t is distributed at one step, or at all of them.
+    def extended(self, contexts: Rows) -> Unroll:
+        """Return the pass with more contexts."""
+        return Unroll(self.net, self.contexts + contexts, self.mask, self.recognition)
+
+    # Two conditionals, also keys of ``Trajectory.normals``: how z_t is distributed at one step, or at all of them. They
+    # are passed on as functions of the class. Bound to the pass they would tie it to itself, and its tensors would live
+    # until the garbage collector comes.
 
     def prior(self, state: State, contexts: Rows, recognition: Rows, prior: Prior) -> Gaussian:
         """Return the model's."""
@@ -129,7 +135,7 @@ class Unroll:
 
     def distribution_at(self, t: int, conditional: Callable[..., Gaussian], state: State, prior: Prior) -> Gaussian:
         """Return how z_t is distributed in a state, by a conditional."""
-        return self._unmasked(conditional(state, self.contexts_at(t), _at(self.recognition, t), prior), prior, t)
+        return self._unmasked(conditional(self, state, self.contexts_at(t), _at(self.recognition, t), prior), prior, t)
 
     def draw(self, conditional: Callable[..., Gaussian], noise: Tensor) -> Tensor:
         """Draw all steps from standard normal noise ``(..., time, dim)``, and keep the trajectory."""
@@ -146,7 +152,8 @@ class Unroll:
     def follow(self, z: Tensor) -> Trajectory:
         """Return the trajectory through given latents ``(..., time, dim)``, the kept one if these are its own."""
         if self.trajectory is None or self.trajectory.z is not z:
-            self.trajectory = self._loop(z.shape[:-2], lambda t, state, prior: z[..., t, :])
+            lead = torch.broadcast_shapes(z.shape[:-2], *(row.shape[:-2] for row in self.contexts))
+            self.trajectory = self._loop(lead, lambda t, state, prior: z[..., t, :].expand(*lead, -1))
             self.trajectory.z = z
         return self.trajectory
 
@@ -156,12 +163,12 @@ class Unroll:
         normals = trajectory.normals
 
         def prior() -> Gaussian:
-            if self.prior not in normals:
-                normals[self.prior] = self.net.prior(trajectory.before, self.contexts)
-            return normals[self.prior]
+            if Unroll.prior not in normals:
+                normals[Unroll.prior] = self.net.prior(trajectory.before, self.contexts)
+            return normals[Unroll.prior]
 
         if conditional not in normals:
-            gaussian = conditional(trajectory.before, self.contexts, self.recognition, prior)
+            gaussian = conditional(self, trajectory.before, self.contexts, self.recognition, prior)
             normals[conditional] = self._unmasked(gaussian, prior)
         return dist.Normal(*normals[conditional])
 
@@ -178,14 +185,13 @@ class Unroll:
             after.append(state)
         trajectory = Trajectory(torch.stack(draws, -2), _stack(before), _stack(after))
         if all(value is not None for value in priors):
-            trajectory.normals[self.prior] = _stack(priors)
+            trajectory.normals[Unroll.prior] = _stack(priors)
         return trajectory
 
     def _unmasked(self, gaussian: Gaussian, prior: Prior, t: int | slice = slice(None)) -> Gaussian:
         if self.mask is None or not self.holes:
             return gaussian
-        real = self.mask[:, t].unsqueeze(-1)
-        return Gaussian(*(torch.where(real, mine, priors) for mine, priors in zip(gaussian, prior(), strict=True)))
+        return prior_where_masked(gaussian, prior(), self.mask[:, t])
 
 
 class Once:
@@ -214,10 +220,12 @@ def _stack(values: list) -> Any:
 class StepwiseNormal(TorchDistribution):
     """The joint distribution of z_1 ... z_T with Normal conditionals: batch shape ``(batch,)``, event ``(T, dim)``.
 
-    Drawing it is a loop; its density at a trajectory is not, once that has been drawn or followed.
+    Drawing it is a loop; its density at a trajectory is not, once that has been drawn or followed. At a trajectory that
+    was drawn here, densities depend on the single draws and not on the tensor that stacks them: to differentiate with
+    respect to z, give it (``poutine.condition``).
 
     :param unroll: the pass that it belongs to.
-    :param conditional: ``unroll.prior`` or ``unroll.posterior``.
+    :param conditional: ``Unroll.prior`` or ``Unroll.posterior``.
     :param batch_shape: plates.
     """
 
@@ -248,7 +256,8 @@ class StepwiseNormal(TorchDistribution):
 
     def log_prob(self, z: Tensor) -> Tensor:
         """Log-density in nats of ``(..., T, dim)``, masked steps left out: shape ``(...)``."""
-        return self.total(self.steps(z).log_prob(z))
+        log_prob = self.total(self.steps(z).log_prob(z))
+        return log_prob.expand(torch.broadcast_shapes(log_prob.shape, self.batch_shape))
 
     def total(self, values: Tensor) -> Tensor:
         """Sum ``(..., T, dim)`` over channels and real steps."""

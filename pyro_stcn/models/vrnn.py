@@ -6,13 +6,15 @@
     recurrence h_t = LSTM([phi_x(x_t), phi_z(z_t)], h_(t-1))
 
 The head's scale is clamped to [0.001, 50], as in all models here, so that their densities have the same ceiling; the
-original floors it at 1e-4. Its max-norm on weights and its gradient noise are left out.
+original floors it at 1e-4. For handwriting the original's Gaussians are correlated, here they are diagonal. Left out
+are its max-norm on weights, its uniform initialisation, and what it does with a gradient that is not a number (0.1
+times the parameter is put in its place).
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pyro.distributions as dist
 import torch
@@ -89,20 +91,18 @@ class VRNN(SequentialModel):
         self.observation = c.observation.build(c.data_width, c.data_dim)
         self.guide = SequentialGuide(self.model)
 
-    def contexts(self, past: Tensor, carried: Any = None) -> tuple[Rows, Any]:
-        """phi_x(x_(t-1))."""
-        return (self.data_features(past),), None
+    def embed(self, frames: Tensor) -> Tensor:
+        """phi_x."""
+        return self.data_features(frames)
 
-    def recognise(self, x: Tensor, mask: Tensor | None, contexts: Rows) -> Rows:
-        """phi_x(x_t): what the next step's context is, too."""
-        last = self.data_features(x[:, -1:])
-        return (torch.cat([contexts[0][:, 1:], last], 1),)
+    def recognise(self, frames: Tensor, mask: Tensor | None, contexts: Rows) -> Rows:
+        """phi_x(x_t)."""
+        return (frames[:, 1:],)
 
     def initial_memory(self, lead: torch.Size) -> VRNNMemory:
         """Zeros."""
-        zeros = self.recurrence.bias_hh.new_zeros
-        h = zeros(*lead, self.config.width)
-        return VRNNMemory(h, h, zeros(*lead, self.latent_features.out_dim))
+        h, c = self.recurrence.initial(lead)
+        return VRNNMemory(h, c, h.new_zeros(*lead, self.latent_features.out_dim))
 
     def observe(self, state: VRNNMemory, contexts: Rows) -> VRNNMemory:
         """h_(t-1) = LSTM([phi_x(x_(t-1)), phi_z(z_(t-1))], h_(t-2))."""

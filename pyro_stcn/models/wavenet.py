@@ -17,7 +17,7 @@ from torch import Tensor
 from ..initialise import glorot_uniform_
 from ..observation import GaussianMixtureConfig, HeadConfig, PointwiseOutputConfig
 from ..tcn import CausalConv1d, DilatedTCN, DilatedTCNConfig, TCNState
-from .base import Evidence, NoLatents, SequenceModel
+from .base import NoLatents, SequenceModel
 
 __all__ = ["WaveNet", "WaveNetConfig", "WaveNetState"]
 
@@ -95,11 +95,6 @@ class WaveNet(SequenceModel):
     def pointwise(self) -> bool:
         """Given the past of x, steps are independent."""
         return True
-
-    @property
-    def evidence(self) -> Evidence:
-        """Exact, where the head is a density."""
-        return Evidence.EXACT if self.config.observation.normalised else Evidence.ESTIMATE
 
     @property
     def receptive_field(self) -> int:

@@ -5,27 +5,30 @@
     posterior  z_t ~ N(MLP(h_(t-1), b_t))
     recurrence h_t = LSTM([G z_t, E x_(t-1)], h_(t-1))
     emission   x_t ~ head(h_t)
-    auxiliary  log N(b_t; MLP(h_(t-1), z_t)) + weight * log p(x_(t-1) | b_t)    in training only
+    auxiliary  log N(b_t; tanh(m), exp(v/2)) + weight * log p(x_(t-1) | b_t),  m, v = MLP(h_(t-1), z_t)
 
-b_t is a constant in the first term of the auxiliary cost. That cost is part of the objective where the model is given
-an ``auxiliary_weight``, which ``evaluate`` and the bounds never do. The head's scale is clamped to [0.001, 50], as in
-all models here.
+The auxiliary cost is for training only; b_t is a constant in its first term. It is part of the objective where the
+model is given an ``auxiliary_weight``, which ``evaluate`` and the bounds never do. Means and log-variances are clamped to
+[-8, 8], and the head's scale to [0.001, 50] as in all models here.
+
+The released code for Blizzard pairs each input row with the row of another stream as its target, and for TIMIT counts
+rows of padding in the mean: neither is done here.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
 
 import pyro.distributions as dist
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..initialise import glorot_uniform_
 from ..nets import ClampedGaussian, Gaussian, LSTMCell, orthogonal_recurrence_, run_backwards
 from ..observation import HeadConfig, NormalConfig
 from .base import check_sizes
-from .sequential import SequentialGuide, SequentialModel
+from .sequential import LSTMMemory, SequentialGuide, SequentialModel
 from .unroll import Prior, Rows, Trajectory, Unroll
 
 __all__ = ["ZForcing", "ZForcingConfig"]
@@ -65,13 +68,6 @@ class ZForcingConfig:
         return ZForcing(self)
 
 
-class ZForcingMemory(NamedTuple):
-    """State of the forward LSTM."""
-
-    h: Tensor
-    c: Tensor
-
-
 class ZForcing(SequentialModel):
     """The model; its guide is :attr:`guide`."""
 
@@ -100,42 +96,41 @@ class ZForcing(SequentialModel):
             self.backward_observation = c.observation.build(c.width, c.data_dim)
         self.guide = SequentialGuide(self.model)
 
-    def contexts(self, past: Tensor, carried: Any = None) -> tuple[Rows, Any]:
-        """E x_(t-1), and x_(t-1) itself."""
-        return (self.data_features(past), past), None
+    def embed(self, frames: Tensor) -> Tensor:
+        """E."""
+        return self.data_features(frames)
 
-    def recognise(self, x: Tensor, mask: Tensor | None, contexts: Rows) -> Rows:
+    def recognise(self, frames: Tensor, mask: Tensor | None, contexts: Rows) -> Rows:
         """b_t."""
-        features = torch.cat([contexts[0][:, 1:], self.data_features(x[:, -1:])], 1)
-        return (run_backwards(self.backward_net, features, mask),)
+        return (run_backwards(self.backward_net, frames[:, 1:], mask),)
 
-    def initial_memory(self, lead: torch.Size) -> ZForcingMemory:
+    def initial_memory(self, lead: torch.Size) -> LSTMMemory:
         """Zeros."""
-        zeros = self.recurrence.bias_hh.new_zeros(*lead, self.config.width)
-        return ZForcingMemory(zeros, zeros)
+        return LSTMMemory(*self.recurrence.initial(lead))
 
-    def prior(self, state: ZForcingMemory, contexts: Rows) -> Gaussian:
+    def prior(self, state: LSTMMemory, contexts: Rows) -> Gaussian:
         """p(z_t | h_(t-1))."""
         return self.prior_net(state.h)
 
-    def posterior(self, state: ZForcingMemory, contexts: Rows, recognition: Rows, prior: Prior) -> Gaussian:
+    def posterior(self, state: LSTMMemory, contexts: Rows, recognition: Rows, prior: Prior) -> Gaussian:
         """q(z_t | h_(t-1), b_t)."""
         return self.posterior_net(state.h, recognition[0])
 
-    def absorb(self, state: ZForcingMemory, contexts: Rows, z: Tensor) -> ZForcingMemory:
+    def absorb(self, state: LSTMMemory, contexts: Rows, z: Tensor) -> LSTMMemory:
         """h_t = LSTM([G z_t, E x_(t-1)], h_(t-1))."""
-        return ZForcingMemory(*self.recurrence((self.latent_features(z), contexts[0]), (state.h, state.c)))
+        return LSTMMemory(*self.recurrence((self.latent_features(z), contexts[0]), (state.h, state.c)))
 
-    def emission(self, state: ZForcingMemory, contexts: Rows, z: Tensor) -> dist.TorchDistribution:
+    def emission(self, state: LSTMMemory, contexts: Rows, z: Tensor) -> dist.TorchDistribution:
         """p(x_t | h_t)."""
         return self.observation(state.h)
 
-    def auxiliary(self, unroll: Unroll, trajectory: Trajectory) -> Tensor:
+    def auxiliary(self, x: Tensor, unroll: Unroll, trajectory: Trajectory) -> Tensor:
         """Return log N(b_t; MLP(h_(t-1), z_t)), with b_t a constant, and the weighted log p(x_(t-1) | b_t)."""
-        b, past = unroll.recognition[0], unroll.contexts[1]
+        b = unroll.recognition[0]
         seen = (trajectory.before.h, trajectory.z) if self.config.auxiliary_sees_state else (trajectory.z,)
         loc, scale = self.auxiliary_net(*seen)
         terms = dist.Normal(loc.tanh(), scale).log_prob(b.detach()).sum(-1)
         if self.backward_observation is not None:
+            past = F.pad(x, (0, 0, 1, 0))[:, :-1]
             terms = terms + self.config.backward_weight * self.backward_observation(b).log_prob(past)
         return terms

@@ -1,8 +1,8 @@
 """A small version of every system, with a Normal and with a mixture of five, for two CPU cores.
 
-They are as wide as each other, not as large: 64 units in all layers around the latents, 64 latents next to the data,
-recurrent states of 128. They train in about a minute, and the recipe is one for all (batch, updates, annealing), so
-that a comparison has equal budgets.
+They are as wide as each other, not as large: 64 units in all layers around the latents, 64 latents next to the data
+(32 in each of Stochastic WaveNet's layers), recurrent states of 128. docs/results.md has what they cost. The recipe is
+one for all (batch, updates, annealing), so that a comparison has equal budgets.
 """
 
 from __future__ import annotations

@@ -65,14 +65,12 @@ class System:
 
     :param reach: how many steps back p(x_t | z_<=t, x_<t) and the priors of z_t look together.
     :param loop: networks that need the draw before, and so run once per step of time.
-    :param twice: networks that run twice, once over all frames but the last and once over that one.
     :param training_only: networks that nothing but the training term trains.
     """
 
     config: Any
     reach: float = math.inf
     loop: tuple[str, ...] = ()
-    twice: tuple[str, ...] = ()
     training_only: tuple[str, ...] = ()
 
 
@@ -83,19 +81,18 @@ def changed(system, **options):
 
 POINTWISE, CAUSAL = PointwiseOutputConfig(2, 8), CausalOutputConfig(2, 8)
 LADDER, BLOCKS = LadderConfig((3, 2), 8, 1), DilatedTCNConfig(((1,), (2,)), 8)
-READS_X, LATENT_LOOP = ("data_features",), ("posterior_net", "latent_features", "recurrence")
+LATENT_LOOP = ("posterior_net", "latent_features", "recurrence")
 
 #: a small one of every name in MODELS
 SMALL = {
     "stcn": System(STCNConfig(D, BLOCKS, LADDER, output=CAUSAL), reach=4),
     "wavenet": System(WaveNetConfig(D, (1, 2), 8, output=POINTWISE), reach=5),
     "rnn": System(RNNConfig(D, 6, 2, 8)),
-    "vrnn": System(VRNNConfig(D, 2, 6, 2, 8, 7), loop=LATENT_LOOP, twice=READS_X),
-    "srnn": System(SRNNConfig(D, 2, 6, 8), loop=("prior_net", "posterior_net"), twice=READS_X),
+    "vrnn": System(VRNNConfig(D, 2, 6, 2, 8, 7), loop=LATENT_LOOP),
+    "srnn": System(SRNNConfig(D, 2, 6, 8), loop=("prior_net", "posterior_net")),
     "zforcing": System(
         ZForcingConfig(D, 2, 6, 5, 8, backward_weight=0.3),
         loop=LATENT_LOOP,
-        twice=READS_X,
         training_only=("auxiliary_net", "backward_observation"),
     ),
     "bilstm": System(
@@ -699,5 +696,5 @@ def test_networks_run_once_and_in_the_loop_over_time_only_what_has_to(system, el
     assert set(five) == set(weighty)
     looped = {name for name in weighty if name.split(".")[0] in row.loop}
     assert {name: ten[name] - five[name] for name in weighty} == {name: 5 * (name in looped) for name in weighty}
-    once = {name: 1 + (name.split(".")[0] in row.twice) for name in set(weighty) - looped}
+    once = dict.fromkeys(set(weighty) - looped, 1)
     assert {name: ten[name] for name in once} == once
