@@ -80,8 +80,8 @@ def markdown_table(scores: Sequence[Score]) -> str:
     """Return a table with one row per system.
 
     The standard error is over sequences, of their means over seeds: it says how the figure would move with other test
-    sequences. How it moves with other seeds the column of single seeds shows. Sequences differ far more than systems do,
-    so what tells two systems apart is the difference on the same sequences: it is given to the best one.
+    sequences. How it moves with other seeds the column of single seeds shows. Sequences differ far more than systems
+    do, so what tells two systems apart is the difference on the same sequences: it is given to the best one.
     """
     groups = by_system(scores)
     means = {system: np.mean([score.nats for score in group], 0) for system, group in groups.items()}
@@ -92,8 +92,8 @@ def markdown_table(scores: Sequence[Score]) -> str:
     lines = [
         f"Nats per sequence of standardised data, mean ± standard error over {sequences} sequences; higher is better.",
         "",
-        "| system | figure | kind | mean over seeds | minus the best, paired | single seeds | ELBO, same mean | parameters "
-        "| time per step |",
+        "| system | figure | kind | mean over seeds | minus the best, paired | single seeds | ELBO, same mean "
+        "| parameters | time per step |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     for system, group in groups.items():

@@ -8,8 +8,8 @@
     auxiliary  log N(b_t; tanh(m), exp(v/2)) + weight * log p(x_(t-1) | b_t),  m, v = MLP(h_(t-1), z_t)
 
 The auxiliary cost is for training only; b_t is a constant in its first term. It is part of the objective where the
-model is given an ``auxiliary_weight``, which ``evaluate`` and the bounds never do. Means and log-variances are clamped to
-[-8, 8], and the head's scale to [0.001, 50] as in all models here.
+model is given an ``auxiliary_weight``, which ``evaluate`` and the bounds never do. Means and log-variances are clamped
+to [-8, 8], and the head's scale to [0.001, 50] as in all models here.
 
 The released code for Blizzard pairs each input row with the row of another stream as its target, and for TIMIT counts
 rows of padding in the mean: neither is done here.
