@@ -1,6 +1,6 @@
 """Stochastic temporal convolutional networks in Pyro: a ladder of latents on any causal network."""
 
-from .bounds import IWAE
+from .bounds import FIVO, IWAE, DReG
 from .checkpoint import load_model, save_model
 from .data.batch import SequenceDataset
 from .discretised import DiscretisedMixtureConfig, bits_per_sample
@@ -22,12 +22,14 @@ from .tcn import DilatedTCNConfig
 from .training import TrainingConfig, fit
 
 __all__ = [
+    "FIVO",
     "IWAE",
     "MODELS",
     "PRESETS",
     "STCN",
     "BernoulliConfig",
     "CausalOutputConfig",
+    "DReG",
     "DilatedTCNConfig",
     "DiscretisedMixtureConfig",
     "Evidence",

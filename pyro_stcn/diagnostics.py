@@ -7,11 +7,12 @@ from typing import Any
 
 import torch
 from pyro.distributions.util import scale_and_mask
+from pyro.ops.stats import fit_generalized_pareto
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 from torch.distributions import kl_divergence
 
-__all__ = ["analytic_kl", "kl_by_layer"]
+__all__ = ["analytic_kl", "effective_sample_size", "kl_by_layer", "pareto_khat"]
 
 
 def analytic_kl(q: Mapping[str, Any], p: Mapping[str, Any]) -> Tensor | None:
@@ -44,3 +45,32 @@ def kl_by_layer(model_trace: Trace, guide_trace: Trace, names: Iterable[str]) ->
             raise NotImplementedError(f"there is no closed form for the KL of {name!r}")
         result[name] = kl
     return result
+
+
+def effective_sample_size(log_weights: Tensor) -> Tensor:
+    """``(sum w)^2 / sum w^2`` of K importance weights, between 1 and K: how many of them carry the estimate.
+
+    :param log_weights: ``(K, ...)``.
+    :returns: ``(...)``.
+    """
+    return (2 * log_weights.logsumexp(0) - (2 * log_weights).logsumexp(0)).exp()
+
+
+def pareto_khat(log_weights: Tensor) -> Tensor:
+    """Shape of the generalised Pareto distribution that fits the largest of K weights (Vehtari et al. 2015).
+
+    Above 0.7 the guide misses so much of the posterior that an estimate from these weights converges too slowly to be
+    of use, whatever the K that can be paid for. A bound stays a bound: it is loose.
+
+    :param log_weights: ``(K, batch)``; at least 25, for there to be a tail of 5.
+    :returns: ``(batch,)``; nan where K is smaller.
+    """
+    count = log_weights.shape[0]
+    tail = int(min(0.2 * count, 3 * count**0.5))
+    if tail < 5:
+        return log_weights.new_full(log_weights.shape[1:], float("nan"))
+    largest = (log_weights - log_weights.amax(0)).exp().sort(0).values[-tail - 1 :]
+    excess = (largest[1:] - largest[0]).T
+    # Equal weights have no tail at all.
+    fits = [fit_generalized_pareto(row)[0] if row[-1] > 0 else -float("inf") for row in excess]
+    return torch.as_tensor([float(k) for k in fits], dtype=log_weights.dtype)

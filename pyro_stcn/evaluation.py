@@ -6,6 +6,7 @@ import csv
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pyro
@@ -14,9 +15,9 @@ from pyro.infer.enum import get_importance_trace
 from torch import Tensor
 from tqdm import tqdm
 
-from .bounds import PARTICLES
+from .bounds import FIVO, PARTICLES
 from .data.batch import SequenceBatch, SequenceDataset, batches
-from .diagnostics import kl_by_layer
+from .diagnostics import effective_sample_size, kl_by_layer, pareto_khat
 from .models import Evidence, SequenceModel
 
 __all__ = ["Evaluation", "Statistic", "evaluate"]
@@ -64,8 +65,11 @@ class Evaluation:
     :param log_likelihood: E_q log p(x | z), mean of K draws.
     :param kl: KL(q || p) of every layer, analytic given the draws above, mean of K draws.
     :param iwae: log of the mean of K importance weights, one weight per sequence.
-    :param first_step_scored: False where the model is given x_1 and scores the other steps.
     :param iwae_per_step: the same with one weight per step, summed over steps; None where that is not a bound.
+    :param first_step_scored: False where the model is given x_1 and scores the other steps.
+    :param effective: effective sample size of the K weights per sequence, between 1 and K.
+    :param khat: Pareto k-hat of these weights, see :func:`~pyro_stcn.diagnostics.pareto_khat`; nan for K below 25.
+    :param filtered: the bound of a particle filter, and its number of particles, if one was asked for.
     """
 
     names: tuple[str, ...]
@@ -77,6 +81,9 @@ class Evaluation:
     iwae: np.ndarray
     iwae_per_step: np.ndarray | None
     first_step_scored: bool = True
+    effective: np.ndarray | None = None
+    khat: np.ndarray | None = None
+    filtered: tuple[np.ndarray, int] | None = None
 
     @property
     def objective(self) -> np.ndarray:
@@ -104,6 +111,8 @@ class Evaluation:
         rows = [(one, self.objective), (f"{many} per sequence", self.iwae)]
         if self.iwae_per_step is not None:
             rows.append((f"{many} per step", self.iwae_per_step))
+        if self.filtered is not None:
+            rows.append((f"FIVO-{self.filtered[1]}", self.filtered[0]))
         rows += [("log-likelihood term", self.log_likelihood)]
         rows += [(f"KL {name}", value) for name, value in self.kl.items()]
         return [(name, Statistic.of(np.asarray(value))) for name, value in rows]
@@ -131,6 +140,11 @@ class Evaluation:
             f"{self.names[lowest]!r} with {self.objective[lowest]:.1f}"
         )
         lines += [f"  {name:<28} {stat.mean:>12.1f} ± {stat.standard_error:.1f}" for name, stat in rows]
+        if self.effective is not None and self.particles > 1:
+            line = f"  weights per sequence: half have an effective sample size above {np.median(self.effective):.1f}"
+            if self.khat is not None and not np.isnan(self.khat).any():
+                line += f"; Pareto k-hat is above 0.7 for {np.mean(self.khat > 0.7):.0%}"
+            lines.append(line)
         return "\n".join(lines)
 
 
@@ -142,6 +156,7 @@ def evaluate(
     particles: int = 10,
     batch_size: int = 10,
     chunk: int = 5,
+    filter: FIVO | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Evaluation:
@@ -150,13 +165,19 @@ def evaluate(
     The annealing factor is 1, the model is in evaluation mode while it runs, and neither that mode nor the state of
     the random generators is changed for the caller: the same ``seed`` gives the same numbers.
 
-    :param particles: K; memory does not grow with it beyond ``chunk`` draws at a time.
+    The networks that read x alone run once a batch, whatever K is.
+
+    :param particles: K; memory does not grow with it beyond ``chunk`` draws at a time. An exact figure needs no draws,
+        and is computed once.
     :param chunk: draws that are computed together.
+    :param filter: a particle filter, ``FIVO(K)``, whose bound is computed beside the others.
     :raises ValueError: when a value is not finite, naming the first such sequence.
     """
     for name, value in (("particles", particles), ("batch_size", batch_size), ("chunk", chunk)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
+    if not net.latent_names:
+        particles = 1
     weight = next(net.parameters())
     modes = {module: module.training for module in net.modules()}
     net.eval()
@@ -170,13 +191,18 @@ def evaluate(
         with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             for batch in bar:
-                results.append(_evaluate_batch(net, batch.to(weight.device, weight.dtype), particles, chunk))
+                batch = batch.to(weight.device, weight.dtype)
+                results.append(_evaluate_batch(net, batch, particles, chunk))
+                if filter is not None:
+                    bound = filter.log_evidence(net.model, net.guide, batch.x, batch.mask)
+                    results[-1]["filtered"] = bound.double()
                 names += batch.names
     finally:
         for module, training in modes.items():
             module.training = training
         net.guide.release()
     values = {key: torch.cat([r[key] for r in results]).cpu().numpy() for key in results[0]}
+    diagnostics = {name: values.pop(name) for name in ("effective", "khat")}
     finite = np.isfinite(np.stack(list(values.values()))).all(0)
     bad = [name for name, ok in zip(names, finite, strict=True) if not ok]
     if bad:
@@ -191,21 +217,26 @@ def evaluate(
         iwae=values["iwae"],
         iwae_per_step=values.get("iwae_per_step"),
         first_step_scored=net.scores_first_step,
+        filtered=None if filter is None else (values["filtered"], filter.num_particles),
+        **diagnostics,
     )
 
 
 def _evaluate_batch(net: SequenceModel, batch: SequenceBatch, particles: int, chunk: int) -> dict[str, Tensor]:
     sums: dict[str, Tensor] = {}
     log_weights: list[Tensor] = []
+    prepared = net.guide.prepare(batch.x, batch.mask)
     for start in range(0, particles, chunk):
         draws = min(chunk, particles - start)
-        cells = _draw(net, batch, draws)
+        cells = _draw(net, batch, draws, prepared)
         log_weights.append(cells.pop("log_weight"))
         for key, value in cells.items():
             sums[key] = sums.get(key, 0) + _per_sequence(net, value).sum(0)
     log_weight = torch.cat(log_weights)
     result = {key: value / particles for key, value in sums.items()}
-    result["iwae"] = _per_sequence(net, log_weight).logsumexp(0) - math.log(particles)
+    weights = _per_sequence(net, log_weight)
+    result["iwae"] = weights.logsumexp(0) - math.log(particles)
+    result["effective"], result["khat"] = effective_sample_size(weights), pareto_khat(weights.cpu())
     if net.pointwise:
         result["iwae_per_step"] = (log_weight.logsumexp(0) - math.log(particles)).sum(-1)
     return result
@@ -216,12 +247,12 @@ def _per_sequence(net: SequenceModel, value: Tensor) -> Tensor:
     return value.sum(-1) if net.pointwise else value
 
 
-def _draw(net: SequenceModel, batch: SequenceBatch, draws: int) -> dict[str, Tensor]:
+def _draw(net: SequenceModel, batch: SequenceBatch, draws: int, prepared: dict[str, Any]) -> dict[str, Tensor]:
     """Draw latents and return, per draw and cell and in float64, the terms of the bound."""
     nesting = 1 - net.sequence_dim
     with pyro.plate(PARTICLES, draws, dim=-nesting):
         model_trace, guide_trace = get_importance_trace(
-            "flat", nesting, net.model, net.guide, (batch.x, batch.mask), {}
+            "flat", nesting, net.model, net.guide, (batch.x, batch.mask), {"prepared": prepared}
         )
     shape = (draws, *batch.mask.shape[: -net.sequence_dim])
     cells = {"log_likelihood": model_trace.nodes["x"]["log_prob"].double()}

@@ -8,10 +8,12 @@ import scipy.stats
 import torch
 from pyro.poutine.messenger import Messenger
 
+from pyro_stcn.bounds import FIVO
 from pyro_stcn.data import SequenceDataset, collate
+from pyro_stcn.diagnostics import effective_sample_size, pareto_khat
 from pyro_stcn.evaluation import Statistic, evaluate
 from pyro_stcn.ladder import base_normal
-from pyro_stcn.models import Evidence
+from pyro_stcn.models import MODELS, Evidence
 from pyro_stcn.observation import GaussianMixtureConfig
 
 from .linear_gaussian import DIM, linear_gaussian_stcn, log_evidence
@@ -251,3 +253,59 @@ def test_what_must_be_positive(option):
 def test_data_of_other_channels_are_refused():
     with pytest.raises(ValueError, match=r"x must be \(batch, time, 4\)"):
         evaluate(small_stcn(), SequenceDataset((np.zeros((3, 5)),), ("a",)), **quiet)
+
+
+# ------------------------------------------------------------------------------------------------- weights and filters
+
+
+@pytest.mark.parametrize("output", [POINTWISE, CAUSAL])
+def test_networks_over_x_run_once_a_batch_whatever_k_is(output):
+    net = small_stcn(output)
+    calls = []
+    net.backbone.register_forward_hook(lambda *_: calls.append(1))
+    evaluate(net, DATA, particles=12, chunk=3, batch_size=4, **quiet)
+    assert len(calls) == 2, "7 sequences, 4 at a time"
+
+
+def test_an_exact_figure_is_computed_once():
+    net = MODELS["rnn"](4, 6, 1, 5).build()
+    calls = []
+    net.recurrence.register_forward_hook(lambda *_: calls.append(1))
+    result = evaluate(net, DATA, particles=12, batch_size=50, **quiet)
+    assert len(calls) == 1
+    assert result.particles == 1
+
+
+def test_a_particle_filter_beside_the_other_bounds():
+    result = evaluate(small_stcn(CAUSAL), DATA, particles=20, filter=FIVO(20), **quiet)
+    values, particles = result.filtered
+    assert particles == 20
+    assert values.shape == result.iwae.shape
+    gain = Statistic.of(values - result.objective)
+    assert gain.mean > 4 * gain.standard_error, "20 particles are better than one"
+    assert "FIVO-20 " in str(result)
+    assert evaluate(small_stcn(CAUSAL), DATA, particles=2, **quiet).filtered is None
+    with pytest.raises(NotImplementedError, match="its log-likelihood is exact"):
+        evaluate(MODELS["rnn"](4, 6, 1, 5).build(), DATA, filter=FIVO(3), **quiet)
+
+
+def test_effective_sample_size_and_khat_of_known_weights():
+    equal, one = torch.zeros(40), torch.full((40,), -1e4)
+    one[7] = 0.0
+    torch.testing.assert_close(effective_sample_size(torch.stack([equal, one], 1)), torch.tensor([40.0, 1.0]))
+    torch.testing.assert_close(effective_sample_size(torch.tensor([0.0, math.log(3.0)])), torch.tensor(16 / 10))
+    # Weights u^-k are Pareto with shape k.
+    uniform = torch.rand(20_000, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    for k in (0.3, 0.7, 1.2):
+        assert pareto_khat(-k * uniform.log()).item() == pytest.approx(k, abs=0.15)
+    assert pareto_khat(torch.zeros(100, 2)).tolist() == [-math.inf] * 2
+    assert torch.isnan(pareto_khat(torch.randn(24, 2))).all(), "too few for a tail"
+
+
+def test_a_report_says_how_good_the_weights_are():
+    result = evaluate(small_stcn(), DATA, particles=30, **quiet)
+    assert ((result.effective >= 1) & (result.effective <= 30)).all()
+    assert np.isfinite(result.khat).all()
+    assert "half have an effective sample size above" in str(result)
+    assert "Pareto k-hat is above 0.7 for" in str(result)
+    assert "k-hat" not in str(evaluate(small_stcn(), DATA, particles=3, **quiet))

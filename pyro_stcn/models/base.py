@@ -196,8 +196,26 @@ class SharedGuide(GuideMessenger):
         """The model this guide belongs to."""
         return self.model.__self__  # type: ignore[attr-defined]
 
-    def __call__(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
-        """Draw all latents given the data; returns the value of every sample site."""
+    def prepare(self, x: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
+        """Compute what a run needs of the data before anything is drawn.
+
+        ``guide(x, mask, prepared=guide.prepare(x, mask))`` is ``guide(x, mask)``: with it, many runs on the same batch
+        run the networks that read x only once.
+        """
+        return {}
+
+    def __call__(
+        self, x: Tensor, mask: Tensor | None = None, *args: Any, prepared: dict[str, Any] | None = None, **kwargs: Any
+    ) -> dict[str, Tensor]:
+        """Draw all latents given ``x``; returns the value of every sample site.
+
+        The arguments are those of the model, and ``prepared`` what :meth:`prepare` gave for the same data.
+        """
+        given = self.prepare(x, mask) if prepared is None else prepared
+        x = given.get("x", x)
+        return self._run(x, mask, *args, **kwargs, **{name: value for name, value in given.items() if name != "x"})
+
+    def _run(self, *args: Any, **kwargs: Any) -> dict[str, Tensor]:
         values = super().__call__(*args, **kwargs)
         observed = [name for name, site in self.trace.nodes.items() if site.get("is_observed")]
         # Blocking the sites would hide them from plates and scales, too: they are taken out of the records afterwards.

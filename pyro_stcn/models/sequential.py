@@ -181,16 +181,10 @@ class SequentialGuide(SharedGuide):
 
     net: SequentialModel
 
-    def __call__(
-        self,
-        x: Tensor,
-        mask: Tensor | None = None,
-        annealing_factor: float | Tensor = 1.0,
-        auxiliary_weight: float = 0.0,
-    ) -> dict[str, Tensor]:
-        """Draw all latents given ``x``; returns the value of every sample site."""
+    def prepare(self, x: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
+        """Compute the contexts and the recognition features."""
         x = self.net.clean(x, mask)
-        return super().__call__(x, mask, annealing_factor, auxiliary_weight, unroll=self.net.begin(x, mask))
+        return {"x": x, "unroll": self.net.begin(x, mask)}
 
     def get_posterior(self, name: str, prior: dist.TorchDistribution) -> dist.TorchDistribution:
         """q(z_t | z_<t, x) of all steps, from the prior of the same site."""

@@ -235,13 +235,10 @@ class STCNGuide(SharedGuide):
 
     net: STCN
 
-    def __call__(
-        self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0
-    ) -> dict[str, Tensor]:
-        """Draw all latents given ``x``; returns the value of every sample site."""
+    def prepare(self, x: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
+        """Compute the features."""
         x = self.net.clean(x, mask)
-        features = self.net.features(x)
-        return super().__call__(x, mask, annealing_factor, features=features)
+        return {"x": x, "features": self.net.features(x)}
 
     def get_posterior(self, name: str, prior: dist.TorchDistribution) -> dist.TorchDistribution:
         """q(z^l | z^(l+1), x_<=t) from the prior of the same site."""
@@ -249,7 +246,7 @@ class STCNGuide(SharedGuide):
         if name != site:  # a further draw of a latent: same posterior
             return self.trace.nodes[site]["fn"]  # type: ignore[return-value]
         level = net.latent_names.index(name)
-        (_, mask, _), kwargs = self.args_kwargs
+        (_, mask, *_), kwargs = self.args_kwargs
         above = None
         if level + 1 < len(net.ladder):
             source = net.latent_names[level + 1]

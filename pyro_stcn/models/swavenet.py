@@ -22,7 +22,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
@@ -200,6 +200,7 @@ class SWaveNet(SequenceModel):
         if shared is None:
             x = self.clean(x, mask)
             shared = SharedPass(self.embed(x), [])
+        shared.hidden.clear()  # of an earlier run on the same data
         with self.plates(x):
             with poutine.scale(scale=annealing_factor):
                 e, as_site = shared.embedded[:, :-1].relu(), lambda prior: self.over_time(prior, mask)
@@ -280,19 +281,16 @@ class SWaveNetGuide(SharedGuide):
 
     net: SWaveNet
 
-    def __call__(
-        self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0
-    ) -> dict[str, Tensor]:
-        """Draw all latents given ``x``; returns the value of every sample site."""
+    def prepare(self, x: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
+        """Compute W x and b_l."""
         x = self.net.clean(x, mask)
         embedded = self.net.embed(x)
-        shared = SharedPass(embedded, [], self.net.look_ahead(embedded[:, 1:], mask))
-        return super().__call__(x, mask, annealing_factor, shared=shared)
+        return {"x": x, "shared": SharedPass(embedded, [], self.net.look_ahead(embedded[:, 1:], mask))}
 
     def get_posterior(self, name: str, prior: dist.TorchDistribution) -> dist.TorchDistribution:
         """q(z_l | z_<l, x); the prior of the same site where a step is masked out."""
         level = self.net.latent_names.index(name)
-        (_, mask, _), kwargs = self.args_kwargs
+        (_, mask, *_), kwargs = self.args_kwargs
         shared = kwargs["shared"]
         posterior = self.net.stochastic[level].posterior(shared.hidden[level], shared.ahead[level])
         if mask is not None:
