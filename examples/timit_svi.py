@@ -22,7 +22,7 @@ import tyro
 from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 
 from pyro_stcn import plots
-from pyro_stcn.bounds import IWAE
+from pyro_stcn.bounds import FIVO, IWAE, DReG
 from pyro_stcn.checkpoint import CheckpointError, load_model
 from pyro_stcn.data import Corpus, DataError, Validation, batches, load_timit, synthetic_timit, write_wav
 from pyro_stcn.evaluation import Evaluation, evaluate
@@ -42,8 +42,8 @@ class Args:
     preset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "timit/stcn-dense-gmm-small"
     """A "timit/..." preset of any system: stcn-dense, vrnn, wavenet ..., -normal or -gmm; -small for CPUs, nothing for
     the paper's size."""
-    loss: Literal["trace", "meanfield", "graph", "renyi", "iwae"] = "meanfield"
-    """Pyro's Trace_ELBO, TraceMeanField_ELBO (analytic KL), TraceGraph_ELBO, RenyiELBO (alpha 0), or IWAE."""
+    loss: Literal["trace", "meanfield", "graph", "renyi", "iwae", "dreg", "fivo"] = "meanfield"
+    """Pyro's Trace_ELBO, TraceMeanField_ELBO (analytic KL), TraceGraph_ELBO, RenyiELBO (alpha 0); IWAE, DReG, FIVO."""
     particles: int = 1
     """Draws per sequence in the training objective; renyi and iwae need at least 2 to differ from the ELBO."""
     steps: int | None = None
@@ -68,6 +68,8 @@ LOSSES = {
     "graph": TraceGraph_ELBO,
     "renyi": lambda **k: RenyiELBO(alpha=0, **k),
     "iwae": IWAE,
+    "dreg": DReG,
+    "fivo": lambda num_particles, **_: FIVO(num_particles),
 }
 
 

@@ -7,6 +7,7 @@ from .discretised import DiscretisedMixtureConfig, bits_per_sample
 from .evaluation import evaluate
 from .generation import generate, reconstruct
 from .ladder import LadderConfig
+from .lstm import StackedLSTMConfig
 from .models import MODELS, STCN, Evidence, SequenceModel, STCNConfig
 from .observation import (
     BernoulliConfig,
@@ -41,6 +42,7 @@ __all__ = [
     "STCNConfig",
     "SequenceDataset",
     "SequenceModel",
+    "StackedLSTMConfig",
     "TrainingConfig",
     "bits_per_sample",
     "evaluate",

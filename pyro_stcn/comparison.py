@@ -107,6 +107,12 @@ def markdown_table(scores: Sequence[Score]) -> str:
             f"| {system} | {first.bound} | {first.evidence} | {mean} | {behind} | {single} | {elbo_text} | "
             f"{first.parameters:,} | {time} |"
         )
+    lines += [
+        "",
+        "Each system is ranked by the tightest figure that was computed for it. Bounds are tight to different degrees, "
+        "and a weight per step, where steps allow it, is far tighter than one per sequence: a system with a bound may "
+        "be worth more than its row says.",
+    ]
     if np.isfinite(fastest):
         lines += [
             "",

@@ -71,9 +71,10 @@ def kl_by_layer(kl: Mapping[str, np.ndarray], ax: Axes | None = None) -> Axes:
 
 
 def comparison(groups: Mapping[str, Sequence[Score]], ax: Axes | None = None) -> Axes:
-    """Bars of what each system is worth, best on top: mean and standard error over sequences, a dot for each seed.
+    """What each system is worth, best on top: mean and standard error over sequences, and a small dot for each seed.
 
-    The axis does not begin at zero, which means nothing for a log-density; colours tell exact figures from bounds.
+    Points and not bars: a log-density has no zero that a length could start from. Colours tell exact figures from
+    bounds.
 
     :param groups: as :func:`pyro_stcn.comparison.by_system` gives them.
     """
@@ -81,19 +82,16 @@ def comparison(groups: Mapping[str, Sequence[Score]], ax: Axes | None = None) ->
     rows = sorted(groups.items(), key=lambda item: np.mean([score.nats for score in item[1]]))
     kinds = {kind: f"C{i}" for i, kind in enumerate(Evidence)}
     seen = set()
-    low = min(np.mean(score.nats) for _, group in rows for score in group)
-    high = max(np.mean(score.nats) for _, group in rows for score in group)
-    left = low - 0.15 * max(high - low, 1.0)
     for y, (_, group) in enumerate(rows):
         values, kind = np.mean([score.nats for score in group], 0), group[0].evidence
         error = np.std(values, ddof=1) / np.sqrt(len(values)) if len(values) > 1 else 0.0
         label = None if kind in seen else str(kind)
         seen.add(kind)
-        ax.barh(y, np.mean(values) - left, left=left, color=kinds[kind], alpha=0.7, label=label, xerr=error, capsize=3)
-        ax.plot([np.mean(score.nats) for score in group], [y] * len(group), "k.", ms=5)
+        ax.errorbar(np.mean(values), y, xerr=error, fmt="o", ms=8, capsize=4, color=kinds[kind], label=label)
+        ax.plot([np.mean(score.nats) for score in group], [y] * len(group), "k.", ms=4)
     ax.set_yticks(range(len(rows)), [system for system, _ in rows])
-    ax.set_xlim(left, high + 0.15 * max(high - low, 1.0))
-    ax.set(xlabel="nats per test sequence (dots: single seeds; bars: mean ± standard error over sequences)")
+    ax.grid(axis="x", alpha=0.3)
+    ax.set(xlabel="nats per test sequence: mean over seeds ± standard error over sequences (small dots: seeds)")
     ax.legend(loc="lower right")
     return ax
 

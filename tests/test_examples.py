@@ -83,7 +83,7 @@ def test_compare_models_resumes_and_prints_a_table(corpus, tmp_path):
     elsewhere = run(*options, "--seeds", 0, "--particles", 3, script="compare_models.py", expect=1)
     assert "holds a score on other data or of another recipe" in elsewhere
     refused = run(*options, "--systems", "vrn", script="compare_models.py", expect=1)
-    assert "there is no preset 'timit/vrn-gmm-small'; there are: timit/vrnn-gmm-small" in refused
+    assert "there is no system 'vrn'; there are: bilstm, " in refused
 
 
 def test_compare_models_on_handwriting(tmp_path):

@@ -67,8 +67,8 @@ class FIVO(ELBO):
     """
 
     def __init__(self, num_particles: int = 10, threshold: float = 0.5, resample: Resampler = systematic):
-        if num_particles < 1:
-            raise ValueError(f"num_particles must be at least 1, not {num_particles}")
+        if not isinstance(num_particles, int) or num_particles < 1:
+            raise ValueError(f"num_particles must be an integer of at least 1, not {num_particles}")
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold is a fraction of the particles, between 0 and 1, not {threshold}")
         super().__init__(num_particles=num_particles, max_plate_nesting=2, vectorize_particles=num_particles > 1)

@@ -51,8 +51,8 @@ class IWAE(ELBO):
         vectorize_particles: bool = True,
         max_plate_nesting: float = math.inf,
     ):
-        if num_particles < 1:
-            raise ValueError(f"num_particles must be at least 1, not {num_particles}")
+        if not isinstance(num_particles, int) or num_particles < 1:
+            raise ValueError(f"num_particles must be an integer of at least 1, not {num_particles}")
         super().__init__(
             num_particles=num_particles,
             max_plate_nesting=max_plate_nesting,
