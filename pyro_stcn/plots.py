@@ -91,7 +91,7 @@ def comparison(groups: Mapping[str, Sequence[Score]], ax: Axes | None = None) ->
         ax.plot([np.mean(score.nats) for score in group], [y] * len(group), "k.", ms=4)
     ax.set_yticks(range(len(rows)), [system for system, _ in rows])
     ax.grid(axis="x", alpha=0.3)
-    ax.set(xlabel="nats per test sequence: mean over seeds ± standard error over sequences (small dots: seeds)")
+    ax.set(xlabel="nats per sequence, mean over seeds ± s.e. over sequences (small dots: seeds)")
     ax.legend(loc="lower right")
     return ax
 
