@@ -70,6 +70,16 @@ def test_probabilities_are_differences_of_scipys_distribution_functions(shape, d
 
 
 @both_shapes
+def test_narrow_bins_to_the_last_digits(shape):
+    """Where the formula of a Gaussian changes: half a bin is a tenth of the scale, or that from the mean."""
+    grid = IntegerGrid(0.25, 1.0, -60, 60)
+    for half in (0.02, 0.09, 0.0999, 0.1001):
+        d = DiscretisedMixture(torch.zeros(1), torch.zeros(1, 1), torch.full((1, 1), 0.5 / half), grid, shape)
+        near = torch.arange(-8.0, 9.0).unsqueeze(-1)
+        np.testing.assert_allclose(d.log_prob(grid.position(near)).exp(), scipys(d, near), rtol=2e-14)
+
+
+@both_shapes
 @pytest.mark.parametrize("scale", [1e-4, 1e-2, 1.0, 50.0])
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-10), (torch.float32, 1e-4)])
 def test_all_of_16_bits_adds_up_to_one(shape, scale, dtype, tolerance):
@@ -164,6 +174,19 @@ def test_gradcheck(shape, std):
 
 
 @both_shapes
+def test_gradients_in_single_precision_are_those_in_double(shape):
+    n = torch.tensor([-32768.0, -30000.0, -700.0, -3.0, 0.0, 1.0, 40.0, 5000.0, 32766.0, 32767.0])
+    x, results = AUDIO.position(n)[:, None], []
+    for dtype in (torch.float32, torch.float64):
+        scale = torch.tensor([[[0.05]], [[1.0]], [[50.0]]], dtype=dtype, requires_grad=True)
+        loc = torch.full((3, 1, 1), 0.013, dtype=dtype, requires_grad=True)
+        d = DiscretisedMixture(torch.zeros(1, dtype=dtype), loc, scale, AUDIO, shape)
+        gradients = [torch.autograd.grad(d.log_prob(row).sum(), (loc, scale)) for row in x.to(dtype)]
+        results.append(torch.stack([torch.stack(g) for g in gradients]).double())
+    torch.testing.assert_close(*results, rtol=1e-4, atol=1e-6)
+
+
+@both_shapes
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("scale", [1e-6, 1e-4, 1e-3, 0.1, 1.0, 50.0, 1e6])
 def test_finite_at_the_extremes(shape, dtype, scale):
@@ -216,6 +239,13 @@ def test_samples_lie_where_the_standardiser_puts_integers(shape, dtype):
     assert np.array_equal(Standardiser(AUDIO.mean, AUDIO.std).apply(raw), x.float().numpy())
     wild = DiscretisedMixture(torch.zeros(1), torch.tensor([[1e6, -1e6]]), torch.ones(1, 2), AUDIO, shape).sample()
     assert AUDIO.raw(wild).round().tolist() == [AUDIO.high, AUDIO.low]
+
+
+def test_a_uniform_draw_of_zero_is_no_click(monkeypatch):
+    """A logistic is the logit of a uniform draw, which is 0 once in 2^24 times: minus infinity, a full-scale sample."""
+    monkeypatch.setattr(torch, "rand_like", torch.zeros_like)
+    d = DiscretisedMixture(torch.zeros(1), torch.zeros(1, 1), torch.ones(1, 1), AUDIO)
+    assert -40 < d.sample().item() < -10
 
 
 @both_shapes

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from pyro_stcn.schedules import adam_epsilon_hat, exponential_decay, kl_weight
+from pyro_stcn.schedules import adam_epsilon_hat, exponential_decay, kl_weight, linear
 
 
 def test_kl_weight_starts_at_its_increment_and_ends_at_one():
@@ -52,3 +52,21 @@ def test_adam_takes_tensorflows_steps(corrected):
 def test_epsilon_hat_fades():
     assert adam_epsilon_hat(1) == pytest.approx(1e-8 / math.sqrt(1e-3))
     assert adam_epsilon_hat(100_000) == pytest.approx(1e-8)
+
+
+def test_linear_goes_up_down_or_stays():
+    up = [linear(step, 0.2, 1.0, 0.3) for step in range(5)]
+    assert up == pytest.approx([0.2, 0.5, 0.8, 1.0, 1.0])
+    down = [linear(step, 1.0, 0.0, 0.4) for step in range(5)]
+    assert down == pytest.approx([1.0, 0.6, 0.2, 0.0, 0.0])
+    assert [linear(step, 0.7, 0.7, 0.1) for step in (0, 1, 10**9)] == [0.7] * 3
+    assert linear(10**9, 1.0, 0.0, 5e-5) == 0, "and not a little beside it: a weight of 0 is no term at all"
+    assert linear(10**9, 0.0, 1.0, 5e-5) == 1
+
+
+def test_kl_weight_may_start_higher():
+    assert kl_weight(1, 5e-5, 0.2) == pytest.approx(0.20005)
+    assert kl_weight(8000, 5e-5, 0.2) == pytest.approx(0.6)
+    assert kl_weight(15_999, 5e-5, 0.2) < 1
+    assert kl_weight(16_001, 5e-5, 0.2) == kl_weight(10**9, 5e-5, 0.2) == 1
+    assert kl_weight(1, 1.0, 0.2) == kl_weight(7, 0.1, 1.0) == 1

@@ -25,10 +25,10 @@ from pyro_stcn.checkpoint import CheckpointError, load_model, load_tensors, save
 from pyro_stcn.data import ShuffledBatches
 from pyro_stcn.evaluation import Evaluation, evaluate
 from pyro_stcn.ladder import LadderConfig
-from pyro_stcn.models import Evidence
+from pyro_stcn.models import BiLSTMConfig, Evidence, ZForcingConfig
 from pyro_stcn.schedules import exponential_decay, kl_weight
 from pyro_stcn.tcn import DilatedTCN
-from pyro_stcn.training import NonFiniteError, TrainingConfig, fit
+from pyro_stcn.training import FitResult, NonFiniteError, TrainingConfig, fit
 
 from .small import BACKBONE, CAUSAL, POINTWISE, small_data, small_stcn
 
@@ -653,3 +653,112 @@ def test_the_folder_may_be_a_string_in_a_folder_to_be_made(tmp_path):
     _, result = run(str(tmp_path / "new" / "run"), config=dataclasses.replace(QUICK, steps=1), valid=None)
     assert result.folder == Path(tmp_path / "new" / "run")
     assert result.best.exists()
+
+
+# ------------------------------------------------------------------------ the training-only term, Adam's epsilon, times
+
+
+def small_zforcing():
+    pyro.set_rng_seed(1)
+    return ZForcingConfig(4, 2, 6, 5, 8).build()
+
+
+def test_the_weights_of_a_step():
+    config = TrainingConfig(
+        kl_start=0.2, kl_increment=0.1, auxiliary_start=1.0, auxiliary_end=0.4, auxiliary_increment=0.25
+    )
+    assert [config.kl_weight(step) for step in (1, 5, 8, 100)] == pytest.approx([0.3, 0.7, 1.0, 1.0])
+    assert [config.auxiliary_weight(step) for step in (1, 2, 3, 100)] == pytest.approx([0.75, 0.5, 0.4, 0.4])
+    rising = TrainingConfig(auxiliary_start=0.0, auxiliary_end=0.5, auxiliary_increment=0.2)
+    assert [rising.auxiliary_weight(step) for step in (1, 2, 3)] == pytest.approx([0.2, 0.4, 0.5])
+    default = TrainingConfig()
+    assert [default.auxiliary_weight(step) for step in (1, 10**6)] == [1.0, 1.0]
+    assert [default.kl_weight(step) for step in (1, 10**6)] == [1e-4, 1.0]
+
+
+@pytest.mark.parametrize(
+    "name", ["auxiliary_increment", "adam_epsilon", "auxiliary_start", "auxiliary_end", "kl_start"]
+)
+@pytest.mark.parametrize("value", [-0.1, math.nan])
+def test_bad_weights_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"{name} must .*{value}"):
+        TrainingConfig(**{name: value})
+
+
+def test_training_has_the_weighted_term_and_the_log_the_term_itself(tmp_path):
+    """As the loss and the log say, from the model alone; the weight is that of the update."""
+    weight = {"auxiliary_start": 1.0, "auxiliary_end": 0.5, "auxiliary_increment": 0.3}
+    config = dataclasses.replace(QUICK, steps=1, **weight)
+    net = small_zforcing().train()
+    torch.manual_seed(config.seed)
+    batch = next(ShuffledBatches(TRAIN, config.batch_size, config.seed))
+    loss = TraceMeanField_ELBO().loss(net.model, net.guide, batch.x, batch.mask, 0.1, 0.7) / len(batch)
+    term = net.guide.get_traces()[0].nodes["auxiliary"]["fn"].log_factor.sum().item() / len(batch)
+    run(tmp_path, small_zforcing(), elbo=TraceMeanField_ELBO(), config=config, valid=None)
+    (row,) = rows(tmp_path / "train.csv")
+    assert float(row["loss"]) == pytest.approx(loss, rel=1e-5)
+    assert float(row["auxiliary"]) == pytest.approx(term, rel=1e-5)
+    assert float(row["loss"]) == pytest.approx(0.1 * float(row["kl"]) - float(row["log_likelihood"]) - term, rel=1e-5)
+    assert float(row["objective"]) == pytest.approx(float(row["log_likelihood"]) - float(row["kl"]), rel=1e-5)
+
+
+@pytest.mark.parametrize("given", [True, False])
+def test_the_auxiliary_network_is_trained_while_the_term_has_a_weight(tmp_path, given):
+    weight = {"auxiliary_start": float(given), "auxiliary_end": float(given)}
+    net, _ = run(tmp_path, small_zforcing(), config=dataclasses.replace(QUICK, **weight))
+    same = [torch.equal(p, q) for p, q in zip(net.parameters(), small_zforcing().parameters(), strict=True)]
+    named = dict(zip((name for name, _ in net.named_parameters()), same, strict=True))
+    auxiliary = {name for name in named if name.startswith("auxiliary_net.")}
+    assert auxiliary
+    assert {name for name, unmoved in named.items() if unmoved} == (set() if given else auxiliary)
+
+
+@pytest.mark.parametrize("elbo", [Trace_ELBO(), IWAE(3, max_plate_nesting=1), IWAE(3, vectorize_particles=False)])
+def test_the_term_is_logged_also_when_its_weight_has_come_down(tmp_path, elbo):
+    weight = {"auxiliary_start": 1.0, "auxiliary_end": 0.0, "auxiliary_increment": 0.25}
+    pyro.set_rng_seed(1)
+    net = BiLSTMConfig(4, 2, 6, 8).build()
+    batch, terms = next(ShuffledBatches(TRAIN, QUICK.batch_size, QUICK.seed)), []
+    for _ in range(20):
+        net.guide(batch.x, batch.mask, 1.0, 0.75)
+        terms.append(net.guide.get_traces()[0].nodes["auxiliary"]["fn"].log_factor.detach())
+    expected = torch.stack(terms).mean().item()
+    run(tmp_path, net, elbo=elbo, config=dataclasses.replace(QUICK, steps=6, log_every=1, **weight))
+    log = [float(row["auxiliary"]) for row in rows(tmp_path / "train.csv")]
+    assert [value != 0 for value in log] == [True] * 3 + [False] * 3
+    assert log[0] == pytest.approx(expected, rel=0.1), "per sequence and particle"
+
+
+def test_a_model_without_such_a_term_has_no_such_column(tmp_path):
+    run(tmp_path, config=dataclasses.replace(QUICK, steps=1), valid=None)
+    assert "auxiliary" not in rows(tmp_path / "train.csv")[0]
+
+
+def test_adams_epsilon_is_the_configurations(tmp_path):
+    """So large that it decides: a first step of lr * g / (|g| + epsilon)."""
+    config = dataclasses.replace(QUICK, steps=1, adam_epsilon=1e6, clip_norm=math.inf, learning_rate=1e3)
+    net, _ = run(tmp_path, config=config, valid=None)
+    tensors, _ = load_tensors(tmp_path / "last.safetensors")
+    lr = exponential_decay(1, 1e3, config.decay_rate, config.decay_steps)
+    for (name, after), before in zip(net.named_parameters(), small_stcn().parameters(), strict=True):
+        gradient = 10 * tensors[f"adam.exp_avg.{name}"]
+        torch.testing.assert_close(after - before, -lr * gradient / (gradient.abs() + 1e6), rtol=1e-3, atol=1e-6)
+    assert (weights(net) - weights(small_stcn())).abs().max() > 1e-3
+
+
+def write_log(folder, *lines):
+    (folder / "train.csv").write_text("\n".join(["step,loss,seconds", *lines]) + "\n")
+    return FitResult(40, None, None, "all steps made", False, folder)
+
+
+def test_seconds_per_step_are_the_median_of_the_log(tmp_path):
+    """Without the first row, which has the start of the run in it."""
+    log = ["1,0.5,900.0", "10,0.5,22.5", "20,0.5,30.0", "30,0.5,10.0", "35,0.5,10.0", "45,0.5,700.0"]
+    assert write_log(tmp_path, *log).seconds_per_step() == 2.5
+    log[1] = "10,0.5,18.0"
+    assert write_log(tmp_path, *log[:4]).seconds_per_step() == 2.0
+
+
+@pytest.mark.parametrize("log", [[], ["1,0.5,900.0"]])
+def test_without_rows_the_time_of_a_step_is_not_a_number(tmp_path, log):
+    assert math.isnan(write_log(tmp_path, *log).seconds_per_step())

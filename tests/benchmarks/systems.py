@@ -5,9 +5,9 @@ python tests/benchmarks/systems.py --data /path/to/corpora --size paper
 
 The corpora are those of PYRO_STCN_DATA: speech from timit_sample, pen strokes from gw_online. A step is forward,
 backward, clipping and Adam with TraceMeanField_ELBO on one batch of the preset's size. In each round every preset takes
-one step, in turn; reported are medians over rounds, after one step that is not counted. Batches that a preset's corpus
-would have and this machine has not (Blizzard, IAM-OnDB, Deepwriting) are cut from these two: the same channels, for
-speech the same 40 steps, for handwriting words instead of lines.
+one step, in turn; reported are medians over rounds, after one step that is not counted (with one round, the first is).
+Batches that a preset's corpus would have and this machine has not (Blizzard, IAM-OnDB, Deepwriting) are cut from these
+two: the same channels, for speech the same 40 steps, for handwriting words instead of lines.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def measure(names: list[str], data: SequenceDataset, rounds: int) -> None:
     for _ in range(rounds):
         for name in names:
             runner = runners.get(name) or steps(PRESETS[name], data)
-            if not seconds[name]:
+            if keep and not seconds[name]:
                 next(runner)  # the first step allocates and is not counted
             took, facts[name] = next(runner)
             seconds[name].append(took)

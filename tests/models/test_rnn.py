@@ -52,8 +52,8 @@ class Reference:
     def lstm(self, x, h, c):
         of_x = self.w["recurrence.weight_ih_l0"] @ x + self.w["recurrence.bias_ih_l0"]
         i, f, g, o = (of_x + self.w["recurrence.weight_hh_l0"] @ h + self.w["recurrence.bias_hh_l0"]).chunk(4)
-        c = c / (1 + (-f).exp()) + g.tanh() / (1 + (-i).exp())
-        return c.tanh() / (1 + (-o).exp()), c
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
 
     def head(self, h, x):
         loc = self.affine("observation.loc", h).view(-1, D)

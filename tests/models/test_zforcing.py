@@ -52,8 +52,8 @@ class Reference:
     def lstm(self, name, suffix, x, h, c):
         parts = [self.w[f"{name}.{part}{suffix}"] for part in ("weight_ih", "bias_ih", "weight_hh", "bias_hh")]
         i, f, g, o = (parts[0] @ x + parts[1] + parts[2] @ h + parts[3]).chunk(4)
-        c = c / (1 + (-f).exp()) + g.tanh() / (1 + (-i).exp())
-        return c.tanh() / (1 + (-o).exp()), c
+        c = f.sigmoid() * c + i.sigmoid() * g.tanh()
+        return o.sigmoid() * c.tanh(), c
 
     def gaussian(self, name, *inputs):
         weight = torch.cat([self.w[f"{name}.hidden.first.{i}.weight"] for i in range(len(inputs))], 1)
