@@ -69,7 +69,7 @@ class FitResult:
         with open(self.folder / "train.csv", newline="") as file:
             rows = [(int(row["step"]), float(row["seconds"])) for row in csv.DictReader(file)]
         # A row holds the time since the one before; the first has the start of the run in it.
-        times = [seconds / (step - before) for (before, _), (step, seconds) in pairwise(rows[1:])]
+        times = [seconds / (step - before) for (before, _), (step, seconds) in pairwise(rows)]
         return float(np.median(times)) if times else math.nan
 
     def __str__(self) -> str:
