@@ -34,7 +34,7 @@ class DReG(IWAE):
     All parameters must be registered with Pyro inside model or guide (``pyro.module``, ``pyro.param``), and the pair
     must compute the same numbers when it is run again: no dropout, no subsampling plate. A latent that is masked out
     and still read by others (a hole in a sequence, the further draws of ``independent_draws``) has no density in the
-    weights; the value is right there, but its gradient is not IWAE's: use IWAE.
+    weights; the value is right there, but its gradient is not IWAE's: use IWAE. So it is while latents are annealed.
 
     The parameters of the constructor are those of :class:`IWAE`.
     """
@@ -47,23 +47,9 @@ class DReG(IWAE):
             log_joints.append(self._log_joint(live_model))
         log_weight, log_joint = self._together(log_weights), self._together(log_joints)
         weight = log_weight.detach().softmax(0)
-        # With annealing b the density of the guide enters the weight to the power b, and its score with that factor.
-        annealing = self._annealing(path_guide, path_model)
-        path = (1 - annealing) * weight + annealing * weight.square()
-        gradients = (path * log_weight + weight * log_joint).sum(0)
+        gradients = (weight.square() * log_weight + weight * log_joint).sum(0)
         bound = log_weight.detach().logsumexp(0) - math.log(self.num_particles)
         return -(self._scale(live_model) * (bound + gradients - gradients.detach())).sum()
-
-    @staticmethod
-    def _annealing(guide_trace: Trace, model_trace: Trace) -> Any:
-        """Return the scale of the latents relative to that of the observations, which all latents must share."""
-        observed: Any = next(
-            (s["scale"] for s in model_trace.nodes.values() if s["type"] == "sample" and s["is_observed"]), 1.0
-        )
-        ratios = [torch.as_tensor(s["scale"] / observed) for s in guide_trace.nodes.values() if s["type"] == "sample"]
-        if any((ratio != ratios[0].flatten()[0]).any() for ratio in ratios):
-            raise ValueError("DReG needs one scale (annealing factor) for all latents")
-        return ratios[0].flatten()[0] if ratios else 1.0
 
     @torch.no_grad()
     def log_weights(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
