@@ -234,3 +234,21 @@ def test_analytic_kl_is_the_monte_carlo_kl_of_every_layer(output):
         by_hand = torch.where(mask, by_hand, 0.0)
         by_hand = by_hand if net.pointwise else by_hand.sum(-1)
         torch.testing.assert_close(analytic[name], by_hand.expand(analytic[name].shape))
+
+
+def test_looped_particles_with_a_subsampling_plate_are_refused():
+    """Each would draw its own minibatch, and the mean of weights of different data is no bound."""
+    data = torch.randn(20)
+
+    def model():
+        with pyro.plate("data", 20, subsample_size=4) as rows:
+            z = pyro.sample("z", dist.Normal(torch.zeros(4), 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=data[rows])
+
+    def guide():
+        with pyro.plate("data", 20, subsample_size=4):
+            pyro.sample("z", dist.Normal(torch.zeros(4), 1.0))
+
+    with pytest.raises(ValueError, match="'data' around 'z' is subsampled anew for every particle"):
+        IWAE(3, keep=("data",), vectorize_particles=False).loss(model, guide)
+    assert IWAE(3, keep=("data",), max_plate_nesting=1).loss(model, guide) > 0

@@ -8,13 +8,16 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+import pyro.distributions as dist
 import torch
 from pyro import poutine
 from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_struct import Trace
+from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from .iwae import IWAE
+from ..models.unroll import StepwiseNormal
+from .iwae import IWAE, _scale_of_observations
 
 __all__ = ["DReG"]
 
@@ -31,10 +34,11 @@ class DReG(IWAE):
     Here model and guide are run again on the same draws, once with the draws alive and all parameters constant, and
     once with the draws constant: three runs a step where IWAE makes one.
 
+    Annealed latents get the factor that belongs to them, and so do latents that are masked out but read by others (a
+    hole in a sequence, the further draws of ``independent_draws``), which have no density in the weights.
+
     All parameters must be registered with Pyro inside model or guide (``pyro.module``, ``pyro.param``), and the pair
-    must compute the same numbers when it is run again: no dropout, no subsampling plate. A latent that is masked out
-    and still read by others (a hole in a sequence, the further draws of ``independent_draws``) has no density in the
-    weights; the value is right there, but its gradient is not IWAE's: use IWAE. So it is while latents are annealed.
+    must compute the same numbers when it is run again: no dropout. Latents that are masked must be Normal in the guide.
 
     The parameters of the constructor are those of :class:`IWAE`.
     """
@@ -42,14 +46,36 @@ class DReG(IWAE):
     def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the bound in nats, summed over the kept cells, whose gradient is the estimator's."""
         log_weights, log_joints = [], []
-        for (path_model, path_guide), (live_model, _) in self._get_traces(model, guide, args, kwargs):
+        for (path_model, path_guide), (live_model, live_guide) in self._get_traces(model, guide, args, kwargs):
             log_weights.append(self._log_joint(path_model) - self._log_guide(path_guide, path_model))
-            log_joints.append(self._log_joint(live_model))
+            log_joints.append(self._log_joint(live_model) + self._uncharged(live_guide, live_model))
         log_weight, log_joint = self._together(log_weights), self._together(log_joints)
         weight = log_weight.detach().softmax(0)
-        gradients = (weight.square() * log_weight + weight * log_joint).sum(0)
+        # Where log p(z) - log q(z) is annealed, only that share of a path's weight cancels against the score of q.
+        share = _annealing(live_guide, live_model)
+        gradients = (weight * (1 - share + share * weight) * log_weight + weight * log_joint).sum(0)
         bound = log_weight.detach().logsumexp(0) - math.log(self.num_particles)
         return -(self._scale(live_model) * (bound + gradients - gradients.detach())).sum()
+
+    def _uncharged(self, guide: Trace, model: Trace) -> Tensor | float:
+        """Return log q of the draws that are masked out, by cell: no weight holds it, but others look at the draws."""
+        total: Any = 0.0
+        scale = _scale_of_observations(model)
+        for name, site in guide.nodes.items():
+            if site["type"] != "sample":
+                continue
+            fn: Any = site["fn"]
+            z: Any = site["value"]
+            normal, masked = _inside_masks(fn)
+            if not masked and site["mask"] is None:
+                continue
+            if isinstance(normal, StepwiseNormal):
+                normal = normal.steps(z)
+            if not isinstance(normal, dist.Normal):
+                raise NotImplementedError(f"DReG needs a Normal for {name!r}, which is masked, not {type(normal)}")
+            log_q = normal.log_prob(z).flatten(len(fn.batch_shape)).sum(-1) if fn.event_dim else normal.log_prob(z)
+            total = total + self._by_cell(name, site, (site["scale"] * log_q - site["log_prob"]) / scale).sum(-1)
+        return total
 
     @torch.no_grad()
     def log_weights(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
@@ -62,18 +88,51 @@ class DReG(IWAE):
 
     def _get_trace(self, model, guide, args, kwargs) -> tuple[tuple[Trace, Trace], tuple[Trace, Trace]]:
         """Return the traces (model, guide) with live draws and constant parameters, and with constant draws."""
-        with poutine.trace(param_only=True) as parameters:
+        with poutine.trace(param_only=True) as parameters, _Subsamples() as subsamples:
             _, drawn = super()._get_trace(model, guide, args, kwargs)
         draws = {
             name: site["value"]
             for name, site in drawn.nodes.items()
             if site["type"] == "sample" and not site["is_observed"]
         }
+        draws |= subsamples.seen
         with _Given(draws), _constant(parameters.trace):
             path = super()._get_trace(model, guide, args, kwargs)
         with _Given({name: value.detach() for name, value in draws.items()}):
             live = super()._get_trace(model, guide, args, kwargs)
         return path, live
+
+
+def _inside_masks(fn: Any) -> tuple[Any, bool]:
+    """Return the distribution inside masks and reinterpreted dimensions, and whether there is a mask."""
+    if isinstance(fn, StepwiseNormal):
+        return fn, fn.unroll.mask is not None
+    masked = False
+    while isinstance(fn, (dist.MaskedDistribution, torch.distributions.Independent)):
+        masked |= isinstance(fn, dist.MaskedDistribution)
+        fn = fn.base_dist
+    return fn, masked
+
+
+class _Subsamples(Messenger):
+    """Notes which data a subsampling plate has chosen: traces of an ELBO do not hold it."""
+
+    def __init__(self):
+        super().__init__()
+        self.seen: dict[str, Tensor] = {}
+
+    def _pyro_post_sample(self, msg) -> None:
+        if site_is_subsample(msg):
+            self.seen[msg["name"]] = msg["value"]
+
+
+def _annealing(guide: Trace, model: Trace) -> Any:
+    """Return the scale of the latents beside that of the observations, one for all."""
+    scales = [site["scale"] for site in guide.nodes.values() if site["type"] == "sample"]
+    shares = torch.cat([torch.as_tensor(s / _scale_of_observations(model)).flatten() for s in scales or [1.0]])
+    if not torch.allclose(shares, shares[:1]):
+        raise ValueError("DReG needs one annealing factor for all latents")
+    return shares[0]
 
 
 class _Given(Messenger):

@@ -38,7 +38,7 @@ def systematic(weights: Tensor) -> Tensor:
     :returns: int64 of the same shape.
     """
     particles, batch = weights.shape
-    places = torch.arange(particles, device=weights.device).unsqueeze(1) + weights.new_empty(1, batch).uniform_()
+    places = torch.arange(particles, device=weights.device).unsqueeze(1) + 1 - weights.new_empty(1, batch).uniform_()
     ends = weights.cumsum(0)
     # Rounding can leave the last end below the last place.
     return torch.searchsorted((ends / ends[-1]).T.contiguous(), (places / particles).T.contiguous()).T.clamp(
@@ -104,10 +104,20 @@ class FIVO(ELBO):
 
     def _trace(self, guide: Callable, args: tuple, kwargs: dict) -> poutine.Trace:
         """Run the filter as a Pyro program with one factor a sequence, so that outer handlers reach it."""
-        net = getattr(poutine.unwrap(guide), "net", None)
+        if poutine.unwrap(guide) is not guide:
+            raise TypeError("FIVO does not run the guide, so a handler on it would be lost: put it around the call")
+        net = getattr(guide, "net", None)
         if not isinstance(net, SequenceModel):
             raise TypeError("FIVO filters with the conditionals of this library's models, and this guide has none")
-        return poutine.trace(self._filter).get_trace(net, *args, **kwargs)
+        trace = poutine.trace(self._filter).get_trace(net, *args, **kwargs)
+        site: Any = trace.nodes["log_evidence"]
+        for name in ("scale", "mask"):
+            shape = torch.as_tensor(site[name] if site[name] is not None else True).shape
+            if torch.broadcast_shapes(shape, site["fn"].batch_shape) != site["fn"].batch_shape:
+                raise ValueError(
+                    f"a {name} of shape {tuple(shape)} differs within a sequence, and a filter has one bound for it"
+                )
+        return trace
 
     def _filter(
         self,

@@ -93,8 +93,21 @@ class IWAE(ELBO):
         """Return the log-weights ``(num_particles, *cells)`` and the scale that stays outside the logarithm."""
         particles: list[Tensor] = []
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
+            self._refuse_other_data(model_trace)
             particles.append(self._log_joint(model_trace) - self._log_guide(guide_trace, model_trace))
         return self._together(particles), self._scale(model_trace)
+
+    def _refuse_other_data(self, model_trace: Trace) -> None:
+        """Refuse a mean of weights over different minibatches: it can exceed the evidence of any of them."""
+        if self.vectorize_particles or self.num_particles == 1:
+            return
+        for name, site in model_trace.nodes.items():
+            for frame in site.get("cond_indep_stack") or ():
+                if frame.full_size not in (None, frame.size):
+                    raise ValueError(
+                        f"plate {frame.name!r} around {name!r} is subsampled anew for every particle: give "
+                        "vectorize_particles=True, so that all particles see the same data"
+                    )
 
     def _log_joint(self, model_trace: Trace) -> Tensor:
         """Return log p(x, z), without the scale of the observations, by cell."""

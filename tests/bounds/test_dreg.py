@@ -332,7 +332,7 @@ def expected_gradients(classes, net, *, points, keep=SEQUENCES, **options):
     return [expected_gradient(elbo(2, keep, max_plate_nesting=nesting), net, x, points, **options) for elbo in classes]
 
 
-@pytest.mark.parametrize("annealing", [1.0])
+@pytest.mark.parametrize("annealing", [1.0, 0.4])
 def test_the_expected_gradient_of_a_ladder_is_exactly_that_of_iwae(annealing):
     classes = (IWAE, DReG, DetachedDistributions)
     exact, found, biased = expected_gradients(classes, ladder(), points=14, keep=STEPS, annealing=annealing)
@@ -341,7 +341,7 @@ def test_the_expected_gradient_of_a_ladder_is_exactly_that_of_iwae(annealing):
     assert (biased - exact).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("mask", [None, (True, False)], ids=["complete", "padding"])
+@pytest.mark.parametrize("mask", [None, (True, False), (False, True)], ids=["complete", "padding", "hole"])
 @pytest.mark.parametrize("name", ["stcn", "vrnn", "srnn"])
 def test_the_expected_gradient_over_two_steps_is_exactly_that_of_iwae(name, mask):
     """In a hole z is drawn from the prior and not charged for, and later steps look back at it."""
@@ -507,6 +507,18 @@ class Subsampled(Pair):
             pyro.sample("z", dist.Normal(loc, pyro.param("width")))
 
 
+def test_a_subsampling_plate_keeps_to_its_subsample():
+    """The pair runs three times: data and draws must belong together in each."""
+    pair, x = Subsampled(), 3 * torch.randn(40)
+    for seed in range(5):
+        _, bound = gradient(IWAE(6), pair, x, seed=seed)
+        assert gradient(DReG(6), pair, x, seed=seed)[1] == pytest.approx(bound, abs=1e-9)
+    draws = [gradient(DReG(6), pair, x, seed=i)[0] - gradient(IWAE(6), pair, x, seed=i)[0] for i in range(100)]
+    z = significance(torch.stack(draws))
+    assert len(z) == 4
+    assert z.max() < 4
+
+
 def test_the_pair_runs_on_one_set_of_draws():
     """The draws are alive in the first run, given in the two that follow, and the same in all."""
     seen = []
@@ -628,3 +640,18 @@ def test_what_iwae_refuses_is_refused():
         DReG(3).loss_and_grads(model, guide, torch.zeros(4))
     with pytest.raises(NotImplementedError, match="'z'"):
         DReG(3, keep=()).loss_and_grads(model, guide, torch.zeros(4))
+
+
+def test_independent_draws_are_refused_or_have_iwaes_mean_gradient():
+    """The draws that nobody is charged for are the guide's, too."""
+    net, x = linear_gaussian_stcn((1, 1), dense=True, independent_draws=True), torch.randn(1, 2, DIM).repeat(300, 1, 1)
+    options, refusal = {"max_plate_nesting": 2}, ""
+    try:
+        DReG(4, **options).loss_and_grads(net.model, net.guide, x[:1])
+    except (NotImplementedError, ValueError) as error:
+        refusal = str(error)
+    if refusal:
+        assert "independent" in refusal
+    else:
+        pairs = [[gradient(elbo(4, **options), net, x, seed=i)[0] for elbo in (DReG, IWAE)] for i in range(40)]
+        assert significance(torch.stack([a - b for a, b in pairs])).max() < 4

@@ -468,6 +468,28 @@ def test_the_values_agree_however_they_are_asked_for():
         assert run(elbo, net, x, mask)[0] == pytest.approx(total, abs=1e-11)
 
 
+@pytest.mark.parametrize("handler", ["scale", "mask"])
+def test_a_scale_or_mask_by_step_is_refused(handler):
+    """A filter has one bound for a sequence. IWAE refuses a scale that differs within a cell, too."""
+    net, (x, mask) = small("stcn pointwise"), ragged()
+    by_step = {"scale": poutine.scale(scale=torch.rand(3, 6) + 0.5), "mask": poutine.mask(mask=mask)}[handler]
+    with by_step, pytest.raises(ValueError):
+        FIVO(4).loss(net.model, net.guide, x)
+
+
+def test_a_handler_on_the_guide_is_not_lost():
+    """It acts on IWAE: the guide runs the model. Here it acts or is refused."""
+    net, (x, mask) = small("vrnn"), ragged()
+    pyro.set_rng_seed(0)
+    bound, refusal = FIVO(4).loss(net.model, net.guide, x, mask), ""
+    pyro.set_rng_seed(0)
+    try:
+        scaled = FIVO(4).loss(net.model, poutine.scale(net.guide, scale=0.5), x, mask)
+    except (TypeError, ValueError) as error:
+        refusal = str(error)
+    assert "guide" in refusal if refusal else scaled == pytest.approx(bound / 2)
+
+
 # ----------------------------------------------------------------------------------------------------------- resamplers
 
 
@@ -532,6 +554,22 @@ def test_in_float32_a_particle_without_weight_has_no_descendants(resample):
     ancestors = resample(weights)
     assert (ancestors.min(), ancestors.max()) >= (50, 0)
     assert (weights.gather(0, ancestors) > 0).all()
+
+
+@pytest.mark.parametrize("heavy", [0, 1])
+def test_a_uniform_number_of_zero_revives_no_particle_without_weight(heavy):
+    """It comes once in 2^24 draws of a float32: a seed is looked for at which it does."""
+    columns = 2**20
+    for seed in range(200):
+        torch.manual_seed(seed)
+        if (torch.empty(1, columns, dtype=torch.float32).uniform_() == 0).any():
+            break
+    else:
+        pytest.fail("no seed gives an exact zero")
+    weights = torch.zeros(2, columns, dtype=torch.float32)
+    weights[heavy] = 1
+    torch.manual_seed(seed)
+    assert (systematic(weights) == heavy).all()
 
 
 def test_sequences_are_resampled_apart():
