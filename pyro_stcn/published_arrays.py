@@ -41,7 +41,7 @@ def published_weights(net: PublishedModel, arrays: Mapping[str, np.ndarray]) -> 
 
 def published_constants(net: PublishedModel) -> dict[str, Tensor]:
     """Return the parameters of this model that are constants in that code: a VRNN's forget bias."""
-    return {"recurrence.bias_hh": forget_bias(net.recurrence)} if isinstance(net, VRNN) else {}
+    return _CONSTANTS.get(type(net), lambda net: {})(net)
 
 
 def forget_bias(cell: LSTMCell) -> Tensor:
@@ -188,4 +188,8 @@ _READERS: dict[type, Callable[[_Translation, Any], None]] = {
     STCN: _read_stcn,
     VRNN: _read_vrnn,
     WaveNet: _read_wavenet,
+}
+
+_CONSTANTS: dict[type, Callable[[Any], dict[str, Tensor]]] = {
+    VRNN: lambda net: {"recurrence.bias_hh": forget_bias(net.recurrence)},
 }
