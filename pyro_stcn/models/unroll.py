@@ -14,6 +14,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any, ClassVar
 
 import pyro.distributions as dist
@@ -122,9 +123,20 @@ class Unroll:
         """Return the guide's."""
         return self.net.posterior(state, contexts, recognition, prior)
 
+    # Rows are taken apart once for all steps: the gradient of one slice of a tensor is a tensor of its whole size, and
+    # a slice a step would make the backward pass quadratic in time.
+
+    @cached_property
+    def _contexts_by_step(self) -> list[Rows]:
+        return _by_step(self.contexts, self.steps)
+
+    @cached_property
+    def _recognition_by_step(self) -> list[Rows]:
+        return _by_step(self.recognition, self.steps)
+
     def contexts_at(self, t: int) -> Rows:
         """Return the contexts of one step."""
-        return _at(self.contexts, t)
+        return self._contexts_by_step[t]
 
     def enter(self, t: int, state: State) -> tuple[State, Once]:
         """Begin step t: return the state that z_t is drawn in, and its prior."""
@@ -135,7 +147,8 @@ class Unroll:
 
     def distribution_at(self, t: int, conditional: Callable[..., Gaussian], state: State, prior: Prior) -> Gaussian:
         """Return how z_t is distributed in a state, by a conditional."""
-        return self._unmasked(conditional(self, state, self.contexts_at(t), _at(self.recognition, t), prior), prior, t)
+        gaussian = conditional(self, state, self.contexts_at(t), self._recognition_by_step[t], prior)
+        return self._unmasked(gaussian, prior, t)
 
     def draw(self, conditional: Callable[..., Gaussian], noise: Tensor) -> Tensor:
         """Draw all steps from standard normal noise ``(..., time, dim)``, and keep the trajectory."""
@@ -153,7 +166,8 @@ class Unroll:
         """Return the trajectory through given latents ``(..., time, dim)``, the kept one if these are its own."""
         if self.trajectory is None or self.trajectory.z is not z:
             lead = torch.broadcast_shapes(z.shape[:-2], *(row.shape[:-2] for row in self.contexts))
-            self.trajectory = self._loop(lead, lambda t, state, prior: z[..., t, :].expand(*lead, -1))
+            given = z.unbind(-2)
+            self.trajectory = self._loop(lead, lambda t, state, prior: given[t].expand(*lead, -1))
             self.trajectory.z = z
         return self.trajectory
 
@@ -208,8 +222,8 @@ class Once:
         return self.value
 
 
-def _at(rows: Rows, t: int) -> Rows:
-    return tuple(row[..., t, :] for row in rows)
+def _by_step(rows: Rows, steps: int) -> list[Rows]:
+    return list(zip(*(row.unbind(-2) for row in rows), strict=True)) if rows else [()] * steps
 
 
 def _stack(values: list) -> Any:
