@@ -350,8 +350,8 @@ def make_exact_(net, detach, noise):
     if isinstance(net, BiLSTM) and noise is None:
         nn.init.constant_(net.imagined.log_variance.value, -90.0)
 
-    def begin(x, mask):
-        unroll = type(net).begin(net, x, mask)
+    def begin(x, mask, **options):
+        unroll = type(net).begin(net, x, mask, **options)
         precision, weighted = messages(system(net, x, noise), x, mask)
         unroll.recognition = precision.flatten(-2), weighted
         if detach:

@@ -11,7 +11,7 @@ from pyro.infer import SVI, RenyiELBO, Trace_ELBO
 from pyro.infer.enum import get_importance_trace
 from torch.distributions import kl_divergence
 
-from pyro_stcn.bounds import IWAE
+from pyro_stcn.bounds import IWAE, DReG
 from pyro_stcn.diagnostics import kl_by_layer
 from pyro_stcn.ladder import LadderConfig, base_normal
 from pyro_stcn.models import STCNConfig
@@ -236,7 +236,8 @@ def test_analytic_kl_is_the_monte_carlo_kl_of_every_layer(output):
         torch.testing.assert_close(analytic[name], by_hand.expand(analytic[name].shape))
 
 
-def test_looped_particles_with_a_subsampling_plate_are_refused():
+@pytest.mark.parametrize("bound", [IWAE, DReG])
+def test_looped_particles_with_a_subsampling_plate_are_refused(bound):
     """Each would draw its own minibatch, and the mean of weights of different data is no bound."""
     data = torch.randn(20)
 
@@ -247,8 +248,8 @@ def test_looped_particles_with_a_subsampling_plate_are_refused():
 
     def guide():
         with pyro.plate("data", 20, subsample_size=4):
-            pyro.sample("z", dist.Normal(torch.zeros(4), 1.0))
+            pyro.sample("z", dist.Normal(pyro.param("loc", torch.tensor(0.0)).expand(4), 1.0))
 
     with pytest.raises(ValueError, match="'data' around 'z' is subsampled anew for every particle"):
-        IWAE(3, keep=("data",), vectorize_particles=False).loss(model, guide)
-    assert IWAE(3, keep=("data",), max_plate_nesting=1).loss(model, guide) > 0
+        bound(3, keep=("data",), vectorize_particles=False).loss_and_grads(model, guide)
+    assert bound(3, keep=("data",), max_plate_nesting=1).loss(model, guide) > 0

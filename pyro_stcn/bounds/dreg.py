@@ -32,7 +32,7 @@ class DReG(IWAE):
 
     Detaching the guide's *distributions* would be biased for a ladder: log q(z1 | z2) would lose its path through z2.
     Here model and guide are run again on the same draws, once with the draws alive and all parameters constant, and
-    once with the draws constant: three runs a step where IWAE makes one.
+    once with the draws constant: three runs a step where IWAE makes one (and one where no gradient is wanted).
 
     Annealed latents get the factor that belongs to them, and so do latents that are masked out but read by others (a
     hole in a sequence, the further draws of ``independent_draws``), which have no density in the weights.
@@ -45,6 +45,8 @@ class DReG(IWAE):
 
     def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the bound in nats, summed over the kept cells, whose gradient is the estimator's."""
+        if not torch.is_grad_enabled():
+            return super().differentiable_loss(model, guide, *args, **kwargs)
         log_weights, log_joints = [], []
         for (path_model, path_guide), (live_model, live_guide) in self._get_traces(model, guide, args, kwargs):
             log_weights.append(self._log_joint(path_model) - self._log_guide(path_guide, path_model))
@@ -77,17 +79,13 @@ class DReG(IWAE):
             total = total + self._by_cell(name, site, (site["scale"] * log_q - site["log_prob"]) / scale).sum(-1)
         return total
 
-    @torch.no_grad()
-    def log_weights(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
-        """Return log p(x, z) - log q(z | x) of every particle and kept cell: ``(num_particles, *cells)``."""
-        weights = [
-            self._log_joint(path_model) - self._log_guide(path_guide, path_model)
-            for (path_model, path_guide), _ in self._get_traces(model, guide, args, kwargs)
-        ]
-        return self._together(weights)
+    def _get_trace(self, model, guide, args, kwargs) -> Any:
+        """Return the traces (model, guide) with live draws and constant parameters, and with constant draws.
 
-    def _get_trace(self, model, guide, args, kwargs) -> tuple[tuple[Trace, Trace], tuple[Trace, Trace]]:
-        """Return the traces (model, guide) with live draws and constant parameters, and with constant draws."""
+        Where no gradient is wanted there is only one run, and its traces are returned.
+        """
+        if not torch.is_grad_enabled():
+            return super()._get_trace(model, guide, args, kwargs)
         with poutine.trace(param_only=True) as parameters, _Subsamples() as subsamples:
             _, drawn = super()._get_trace(model, guide, args, kwargs)
         draws = {
@@ -151,7 +149,7 @@ class _Given(Messenger):
 def _constant(parameters: Trace) -> Iterator[None]:
     """Let the registered parameters be constants for a while."""
     leaves = [site["value"].unconstrained() for site in parameters.nodes.values() if site["type"] == "param"]
-    if torch.is_grad_enabled() and not leaves:
+    if not leaves:
         raise ValueError("no parameters are registered with Pyro: call pyro.module or pyro.param inside the model")
     leaves = [leaf for leaf in leaves if leaf.requires_grad]
     for leaf in leaves:

@@ -9,13 +9,11 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
-from pyro.infer import ELBO
-from pyro.infer.util import torch_item
-from pyro.util import warn_if_nan
 from torch import Tensor
 
 from ..models import SequenceModel
 from ..models.filtering import ParticleFilter
+from .objective import Objective, check_particles
 
 __all__ = ["FIVO", "multinomial", "systematic"]
 
@@ -46,7 +44,7 @@ def systematic(weights: Tensor) -> Tensor:
     )
 
 
-class FIVO(ELBO):
+class FIVO(Objective):
     """The log of a particle filter's estimate of p(x), one filter a sequence: a lower bound in expectation.
 
     K particles move through the sequence together. Where their weights have become uneven (the effective sample size is
@@ -67,8 +65,7 @@ class FIVO(ELBO):
     """
 
     def __init__(self, num_particles: int = 10, threshold: float = 0.5, resample: Resampler = systematic):
-        if not isinstance(num_particles, int) or num_particles < 1:
-            raise ValueError(f"num_particles must be an integer of at least 1, not {num_particles}")
+        check_particles(num_particles)
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold is a fraction of the particles, between 0 and 1, not {threshold}")
         super().__init__(num_particles=num_particles, max_plate_nesting=2, vectorize_particles=num_particles > 1)
@@ -78,21 +75,6 @@ class FIVO(ELBO):
     def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the bound in nats, summed over the sequences, with gradients."""
         return -torch.as_tensor(self._trace(guide, args, kwargs).log_prob_sum())
-
-    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
-        """Return minus the bound in nats, summed over the sequences."""
-        with torch.no_grad():
-            loss = torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
-        warn_if_nan(loss, "loss")
-        return loss
-
-    def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
-        """Return minus the bound, and add its gradients to the parameters."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        if loss.requires_grad:
-            loss.backward()
-        warn_if_nan(loss, "loss")
-        return torch_item(loss)
 
     def log_evidence(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Return the bound of every sequence, ``(batch,)``, in nats."""

@@ -7,19 +7,18 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from pyro.infer import ELBO
 from pyro.infer.enum import get_importance_trace
-from pyro.infer.util import torch_item
 from pyro.poutine.trace_struct import Trace
-from pyro.util import warn_if_nan
 from torch import Tensor
+
+from .objective import Objective, check_particles
 
 __all__ = ["IWAE"]
 
 PARTICLES = "num_particles_vectorized"  # Pyro's name for the plate of vectorised particles
 
 
-class IWAE(ELBO):
+class IWAE(Objective):
     """The importance-weighted bound ``E log (1/K) sum_k w_k``, one weight per named plate cell (Burda et al. 2016).
 
     Where guide and model share their draws and the likelihood is a density (``net.evidence`` says so), it is a lower
@@ -51,8 +50,7 @@ class IWAE(ELBO):
         vectorize_particles: bool = True,
         max_plate_nesting: float = math.inf,
     ):
-        if not isinstance(num_particles, int) or num_particles < 1:
-            raise ValueError(f"num_particles must be an integer of at least 1, not {num_particles}")
+        check_particles(num_particles)
         super().__init__(
             num_particles=num_particles,
             max_plate_nesting=max_plate_nesting,
@@ -66,21 +64,6 @@ class IWAE(ELBO):
         bound = log_weights.logsumexp(0) - math.log(self.num_particles)
         return -(scale * bound).sum()
 
-    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
-        """Return minus the bound in nats, summed over the kept cells."""
-        with torch.no_grad():
-            loss = torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
-        warn_if_nan(loss, "loss")
-        return loss
-
-    def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
-        """Return minus the bound, and add its gradients to the parameters."""
-        loss = self.differentiable_loss(model, guide, *args, **kwargs)
-        if loss.requires_grad:
-            loss.backward()
-        warn_if_nan(loss, "loss")
-        return torch_item(loss)
-
     @torch.no_grad()
     def log_weights(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Return log p(x, z) - log q(z | x) of every particle and kept cell: ``(num_particles, *cells)``."""
@@ -93,7 +76,6 @@ class IWAE(ELBO):
         """Return the log-weights ``(num_particles, *cells)`` and the scale that stays outside the logarithm."""
         particles: list[Tensor] = []
         for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs):
-            self._refuse_other_data(model_trace)
             particles.append(self._log_joint(model_trace) - self._log_guide(guide_trace, model_trace))
         return self._together(particles), self._scale(model_trace)
 
@@ -111,6 +93,7 @@ class IWAE(ELBO):
 
     def _log_joint(self, model_trace: Trace) -> Tensor:
         """Return log p(x, z), without the scale of the observations, by cell."""
+        self._refuse_other_data(model_trace)
         return self._sum_by_cell(model_trace, _scale_of_observations(model_trace))
 
     def _log_guide(self, guide_trace: Trace, model_trace: Trace) -> Tensor | float:

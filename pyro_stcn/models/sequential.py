@@ -92,11 +92,14 @@ class SequentialModel(SequenceModel, Conditionals):
 
     # ----------------------------------------------------------------------------------------------- derived from that
 
-    def begin(self, x: Tensor, mask: Tensor | None) -> Unroll:
-        """Return the pass over a clean batch: what the model and its guide know before anything is drawn."""
+    def begin(self, x: Tensor, mask: Tensor | None, *, recognise: bool = True) -> Unroll:
+        """Return the pass over a clean batch: what the model and its guide know before anything is drawn.
+
+        :param recognise: with what the guide knows; the model alone has no use for it.
+        """
         frames = self.embed(F.pad(x, (0, 0, 1, 0)))
         contexts, _ = self.contexts(frames[:, :-1])
-        return Unroll(self, contexts, mask, self.recognise(frames, mask, contexts))
+        return Unroll(self, contexts, mask, self.recognise(frames, mask, contexts) if recognise else ())
 
     def model(
         self,
@@ -114,7 +117,7 @@ class SequentialModel(SequenceModel, Conditionals):
         pyro.module(self.pyro_name, self)
         if unroll is None:
             x = self.clean(x, mask)
-            unroll = self.begin(x, mask)
+            unroll = self.begin(x, mask, recognise=bool(auxiliary_weight))
         with self.plates(x):
             with poutine.scale(scale=annealing_factor):
                 unroll = unroll.extended(self.draw_extra(x, mask))

@@ -203,8 +203,9 @@ class STCNFilter(ParticleFilter):
             log_prior = log_prior + prior.log_prob(z).sum(-1)
             log_posterior = log_posterior + posterior.log_prob(z).sum(-1)
             draws.append(z)
-        self.z = torch.cat(draws, dim=-1) if net.config.dense else draws[-1]
-        self.log_prior, self.log_posterior = log_prior, log_posterior
+        # By step: the gradient of a slice is as large as what it was cut from.
+        self.z = (torch.cat(draws, dim=-1) if net.config.dense else draws[-1]).unbind(-2)
+        self.log_prior, self.log_posterior = log_prior.unbind(-1), log_posterior.unbind(-1)
 
     def start(self) -> Any:
         """Return the state of the output network."""
@@ -212,9 +213,9 @@ class STCNFilter(ParticleFilter):
 
     def advance(self, t: int, state: Any) -> tuple[Any, Terms]:
         """Score step t at the latents drawn for it."""
-        state, hidden = self.net.output.step(state, self.z[..., t, :].flatten(0, 1))
+        state, hidden = self.net.output.step(state, self.z[t].flatten(0, 1))
         likelihood = self.net.observation(hidden.unflatten(0, self.lead)).log_prob(self.x[:, t])
-        return state, Terms(self.log_prior[..., t], self.log_posterior[..., t], likelihood)
+        return state, Terms(self.log_prior[t], self.log_posterior[t], likelihood)
 
     def select(self, state: Any, ancestors: Tensor) -> Any:
         """Take over the past of the ancestors."""

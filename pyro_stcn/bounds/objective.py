@@ -1,0 +1,47 @@
+"""What every bound here has in common: a differentiable loss, from which Pyro's other verbs follow."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from pyro.infer import ELBO
+from pyro.infer.util import torch_item
+from pyro.util import warn_if_nan
+from torch import Tensor
+
+__all__ = ["Objective", "check_particles"]
+
+
+class Objective(ELBO):
+    """An ELBO that states :meth:`differentiable_loss`: it then runs in ``SVI``, in ``fit`` and as a torch module."""
+
+    @abstractmethod
+    def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
+        """Return minus the bound in nats, summed over its cells, with gradients."""
+
+    def loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+        """Return minus the bound in nats, summed over its cells."""
+        with torch.no_grad():
+            loss = torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
+        warn_if_nan(loss, "loss")
+        return loss
+
+    def loss_and_grads(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> float:
+        """Return minus the bound, and add its gradients to the parameters."""
+        loss = self.differentiable_loss(model, guide, *args, **kwargs)
+        if loss.requires_grad:
+            loss.backward()
+        warn_if_nan(loss, "loss")
+        return torch_item(loss)
+
+
+def check_particles(count: int) -> None:
+    """Refuse a number of particles that is none.
+
+    :raises ValueError: for anything but an integer of at least 1.
+    """
+    if not isinstance(count, int) or count < 1:
+        raise ValueError(f"num_particles must be an integer of at least 1, not {count}")
