@@ -92,27 +92,29 @@ class Evaluation:
 
     def tightest(self) -> tuple[np.ndarray, str]:
         """Return the best figure there is, one value per sequence, with its name: exact, or the tightest bound."""
-        names = {Evidence.EXACT: "log-likelihood", Evidence.LOWER_BOUND: f"IWAE-{self.particles}"}
-        name = names.get(self.evidence, f"{self.particles}-draw estimate")
         if self.evidence is Evidence.EXACT:
-            return self.log_likelihood, name
-        if self.iwae_per_step is None:
-            return self.iwae, f"{name} per sequence"
-        return self.iwae_per_step, f"{name} per step"
+            return self.log_likelihood, "log-likelihood"
+        name, value = self._many()[-1]
+        return value, name
+
+    def _many(self) -> list[tuple[str, np.ndarray]]:
+        """Return the figures from many draws by name, tightest last; nothing is named a bound that is none."""
+        bound = self.evidence is Evidence.LOWER_BOUND
+        many = f"IWAE-{self.particles}" if bound else f"{self.particles}-draw estimate"
+        figures = [(f"{many} per sequence", self.iwae)]
+        if self.filtered is not None:
+            values, particles = self.filtered
+            figures.append((f"FIVO-{particles}" if bound else f"{particles}-particle estimate", values))
+        if self.iwae_per_step is not None:
+            figures.append((f"{many} per step", self.iwae_per_step))
+        return figures
 
     def rows(self) -> list[tuple[str, Statistic]]:
         """What a report shows, by name; nothing is named a bound that is none."""
         if self.evidence is Evidence.EXACT:
             return [("log-likelihood", Statistic.of(self.log_likelihood))]
-        if self.evidence is Evidence.LOWER_BOUND:
-            one, many = "ELBO", f"IWAE-{self.particles}"
-        else:
-            one, many = "1-draw estimate", f"{self.particles}-draw estimate"
-        rows = [(one, self.objective), (f"{many} per sequence", self.iwae)]
-        if self.iwae_per_step is not None:
-            rows.append((f"{many} per step", self.iwae_per_step))
-        if self.filtered is not None:
-            rows.append((f"FIVO-{self.filtered[1]}", self.filtered[0]))
+        one = "ELBO" if self.evidence is Evidence.LOWER_BOUND else "1-draw estimate"
+        rows = [(one, self.objective), *self._many()]
         rows += [("log-likelihood term", self.log_likelihood)]
         rows += [(f"KL {name}", value) for name, value in self.kl.items()]
         return [(name, Statistic.of(np.asarray(value))) for name, value in rows]
@@ -121,6 +123,13 @@ class Evaluation:
         """Write one row per sequence: name, steps and every value, in nats."""
         columns = {"objective": self.objective, "iwae": self.iwae, "log_likelihood": self.log_likelihood}
         columns |= {f"kl_{name}": value for name, value in self.kl.items()}
+        further = {
+            "iwae_per_step": self.iwae_per_step,
+            "fivo": None if self.filtered is None else self.filtered[0],
+            "effective": self.effective,
+            "khat": self.khat,
+        }
+        columns |= {name: value for name, value in further.items() if value is not None}
         with open(path, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow(["name", "steps", *columns])

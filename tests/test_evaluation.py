@@ -309,3 +309,28 @@ def test_a_report_says_how_good_the_weights_are():
     assert "half have an effective sample size above" in str(result)
     assert "Pareto k-hat is above 0.7 for" in str(result)
     assert "k-hat" not in str(evaluate(small_stcn(), DATA, particles=3, **quiet))
+
+
+def test_a_filters_figure_goes_by_its_own_name_and_is_the_tightest_it_can_be():
+    result = evaluate(small_stcn(CAUSAL), DATA, particles=5, filter=FIVO(6), **quiet)
+    values, name = result.tightest()
+    assert name == "FIVO-6"
+    assert values is result.filtered[0]
+    per_step = evaluate(small_stcn(), DATA, particles=5, filter=FIVO(6), **quiet)
+    assert per_step.tightest()[1] == "IWAE-5 per step"
+    loose = evaluate(
+        small_stcn(CAUSAL, observation=GaussianMixtureConfig(3, floor=1e-6)), DATA, filter=FIVO(6), **quiet
+    )
+    assert loose.tightest()[1] == "6-particle estimate"
+    assert "FIVO" not in str(loose), "with a head that is no density it is no bound"
+
+
+def test_the_csv_holds_every_value(tmp_path):
+    for output, more in ((CAUSAL, []), (POINTWISE, ["iwae_per_step"])):
+        result = evaluate(small_stcn(output), DATA, particles=30, filter=FIVO(3), **quiet)
+        result.to_csv(tmp_path / "test.csv")
+        rows = [line.split(",") for line in (tmp_path / "test.csv").read_text().splitlines()]
+        first = ["name", "steps", "objective", "iwae", "log_likelihood", "kl_z1", "kl_z2"]
+        assert rows[0] == [*first, *more, "fivo", "effective", "khat"]
+        assert float(rows[1][rows[0].index("fivo")]) == result.filtered[0][0]
+        assert len(rows) == 1 + len(DATA)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .filtering import ParticleFilter
 
-__all__ = ["Evidence", "NoLatents", "SequenceModel", "SharedGuide", "check_sizes"]
+__all__ = ["DeterministicModel", "Evidence", "NoLatents", "SequenceModel", "SharedGuide", "check_sizes"]
 
 
 class Evidence(StrEnum):
@@ -249,6 +249,27 @@ class NoLatents(SharedGuide):
     def get_posterior(self, name: str, prior: Any) -> Any:
         """Never called."""
         raise AssertionError(f"a model without latents has a latent {name!r}")
+
+
+class DeterministicModel(SequenceModel):
+    """A model without latents: given the past of x, steps are independent and the log-likelihood is exact."""
+
+    guide_sees_future = False
+    no_filter = "its log-likelihood is exact"
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.guide = NoLatents(self.model)
+
+    @property
+    def latent_names(self) -> tuple[str, ...]:
+        """There are none."""
+        return ()
+
+    @property
+    def pointwise(self) -> bool:
+        """Given the past of x, steps are independent."""
+        return True
 
 
 def check_sizes(config: Any, *names: str) -> None:

@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from ..nets import MLP, orthogonal_recurrence_
 from ..observation import GaussianMixtureConfig, HeadConfig
-from .base import NoLatents, SequenceModel, check_sizes
+from .base import DeterministicModel, check_sizes
 
 __all__ = ["RNN", "RNNConfig", "RNNState"]
 
@@ -57,11 +57,8 @@ class RNNState(NamedTuple):
     started: bool
 
 
-class RNN(SequenceModel):
+class RNN(DeterministicModel):
     """p(x_t | x_<t) from an LSTM."""
-
-    guide_sees_future = False
-    no_filter = "its log-likelihood is exact"
 
     def __init__(self, config: RNNConfig):
         super().__init__()
@@ -71,17 +68,6 @@ class RNN(SequenceModel):
         orthogonal_recurrence_(self.recurrence)
         self.output = MLP((config.width,), config.hidden, config.layers)
         self.observation = config.observation.build(self.output.out_dim, config.data_dim)
-        self.guide = NoLatents(self.model)
-
-    @property
-    def latent_names(self) -> tuple[str, ...]:
-        """There are none."""
-        return ()
-
-    @property
-    def pointwise(self) -> bool:
-        """Given the past of x, steps are independent."""
-        return True
 
     def model(self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0) -> None:
         """Generate ``x`` given its own past; there is nothing to anneal. See :meth:`SequenceModel.model`."""

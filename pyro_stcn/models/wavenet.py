@@ -17,7 +17,7 @@ from torch import Tensor
 from ..initialise import glorot_uniform_
 from ..observation import GaussianMixtureConfig, HeadConfig, PointwiseOutputConfig
 from ..tcn import CausalConv1d, DilatedTCN, DilatedTCNConfig, TCNState
-from .base import NoLatents, SequenceModel
+from .base import DeterministicModel
 
 __all__ = ["WaveNet", "WaveNetConfig", "WaveNetState"]
 
@@ -67,11 +67,8 @@ class WaveNetState(NamedTuple):
     started: bool
 
 
-class WaveNet(SequenceModel):
+class WaveNet(DeterministicModel):
     """p(x_t | x_<t) from a stack of gated blocks behind an initial causal convolution."""
-
-    guide_sees_future = False
-    no_filter = "its log-likelihood is exact"
 
     def __init__(self, config: WaveNetConfig):
         super().__init__()
@@ -84,17 +81,6 @@ class WaveNet(SequenceModel):
         self.gathered = config.filters * len(config.taps or [0])
         self.output = config.output.build(self.gathered)
         self.observation = config.observation.build(self.output.out_dim, config.data_dim)
-        self.guide = NoLatents(self.model)
-
-    @property
-    def latent_names(self) -> tuple[str, ...]:
-        """There are none."""
-        return ()
-
-    @property
-    def pointwise(self) -> bool:
-        """Given the past of x, steps are independent."""
-        return True
 
     @property
     def receptive_field(self) -> int:
