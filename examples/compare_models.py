@@ -12,24 +12,19 @@ goes on.
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
 import numpy as np
-import pyro
 import tyro
-from pyro.infer import TraceMeanField_ELBO
 
 from pyro_stcn import plots
-from pyro_stcn.checkpoint import CheckpointError, load_model
-from pyro_stcn.comparison import Score, by_system, markdown_table
-from pyro_stcn.configs import config_to_dict
+from pyro_stcn.checkpoint import CheckpointError
+from pyro_stcn.comparison import by_system, markdown_table
 from pyro_stcn.data import Corpus, DataError, load_strokes, load_timit, synthetic_timit
-from pyro_stcn.evaluation import evaluate
 from pyro_stcn.presets import preset, systems
-from pyro_stcn.training import fit
+from pyro_stcn.study import InterruptedRunError, Row, run
 
 
 @dataclass
@@ -64,7 +59,8 @@ def main(args: Args) -> None:
     print(f"{len(runs)} runs of {args.steps} updates", flush=True)
     scores = []
     for number, (system, seed) in enumerate(runs, start=1):
-        scores.append(made := score(system, seed, corpus, args))
+        made = run(row(system, corpus, args), seed, corpus, args.output, particles=args.particles)
+        scores.append(made := replace(made, system=system))
         figure = f"{np.mean(made.nats):.1f} nats per sequence ({made.bound})"
         print(f"{number} of {len(runs)}: {system}, seed {seed}: {figure}", flush=True)
     table = markdown_table(scores)
@@ -81,57 +77,19 @@ def load(path: Path | None) -> Corpus:
     return load_timit(path or synthetic_timit())
 
 
-def score(system: str, seed: int, corpus: Corpus, args: Args) -> Score:
-    """Train one system with one seed, unless that was done, and score it."""
-    row = preset(f"{'timit' if corpus.data_dim == 200 else 'iamondb'}/{system}-{args.observation}-small")
-    # Equal budgets: no run stops early.
-    every = min(row.training.evaluate_every, args.steps)
-    training = replace(row.training, steps=args.steps, seed=seed, patience=args.steps, evaluate_every=every)
-    identity = {
-        "test": corpus.test.digest(),
-        "train": corpus.train.digest(),
-        "model": config_to_dict(row.model),
-        "training": asdict(training),
-        "particles": args.particles,
-    }
-    folder = args.output / f"{system}-{args.observation}-{args.steps}-{seed}"
-    if (folder / "score.json").exists():
-        made = Score.load(folder / "score.json")
-        if made.identity != json.loads(json.dumps(identity)):
-            raise ValueError(f"{folder} holds a score on other data or of another recipe: name another --output")
-        return made
-    pyro.set_rng_seed(seed)
-    result = fit(
-        row.model.build(),
-        corpus.train,
-        corpus.valid,
-        elbo=TraceMeanField_ELBO(),
-        config=training,
-        folder=folder,
-        resume=(folder / "last.safetensors").exists(),
-        facts={"standardiser": corpus.standardiser.to_dict(), "data": corpus.description},
-    )
-    if result.interrupted:
-        raise SystemExit(f"{system}: {result}. Run the same command again to go on.")
-    net, _ = load_model(result.best)
-    evaluation = evaluate(net, corpus.test, particles=args.particles)
-    evaluation.to_csv(folder / "test.csv")
-    (folder / "test.txt").write_text(f"{evaluation}\n")
-    made = Score.of(
-        evaluation,
-        system=system,
-        seed=seed,
-        parameters=sum(p.numel() for p in net.parameters()),
-        seconds_per_step=result.seconds_per_step(),
-        steps=result.step,
-        identity=identity,
-    )
-    made.save(folder / "score.json")
-    return made
+def row(system: str, corpus: Corpus, args: Args) -> Row:
+    """Take the small preset of a system, with the number of updates that was asked for."""
+    small = preset(f"{'timit' if corpus.data_dim == 200 else 'iamondb'}/{system}-{args.observation}-small")
+    return Row(f"{system}-{args.observation}", small.model, replace(small.training, steps=args.steps))
 
 
 if __name__ == "__main__":
     try:
         main(tyro.cli(Args, description=__doc__))
-    except (DataError, CheckpointError, ValueError) as error:  # the user can mend these: no traceback
+    except (
+        DataError,
+        CheckpointError,
+        InterruptedRunError,
+        ValueError,
+    ) as error:  # the user can mend these: no traceback
         raise SystemExit(f"{error}") from None

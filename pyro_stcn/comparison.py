@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +30,7 @@ class Score:
     :param seconds_per_step: median over training.
     :param steps: updates that were made; the weights scored are those of the best validation among them.
     :param identity: what the score depends on, JSON-able, with the digest of the test set under "test".
+    :param figures: every figure of the evaluation by name, KLs included, nats per sequence.
     """
 
     system: str
@@ -42,13 +43,15 @@ class Score:
     seconds_per_step: float
     steps: int
     identity: dict[str, Any]
+    figures: dict[str, tuple[float, ...]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, evaluation: Evaluation, **facts) -> Score:
         """Take the tightest valid bound of an evaluation: per step where that is one, or the exact figure."""
         values, bound = evaluation.tightest()
         nats, elbo = (tuple(np.asarray(v, dtype=float).tolist()) for v in (values, evaluation.objective))
-        return cls(evidence=evaluation.evidence, bound=bound, nats=nats, elbo=elbo, **facts)
+        figures = {name: tuple(np.asarray(v, dtype=float).tolist()) for name, v in evaluation.figures().items()}
+        return cls(evidence=evaluation.evidence, bound=bound, nats=nats, elbo=elbo, figures=figures, **facts)
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""
@@ -59,6 +62,7 @@ class Score:
         """Read what :meth:`save` wrote."""
         fields = json.loads(Path(path).read_text())
         fields |= {name: tuple(fields[name]) for name in ("nats", "elbo")}
+        fields["figures"] = {name: tuple(values) for name, values in fields["figures"].items()}
         return cls(**fields | {"evidence": Evidence(fields["evidence"])})
 
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
-from pyro.distributions import Categorical, TorchDistribution, constraints
+from pyro.distributions import Categorical, MaskedDistribution, Normal, TorchDistribution, constraints
 from torch import Tensor
 
-__all__ = ["DiagonalGaussianMixture", "PenStroke"]
+__all__ = ["DiagonalGaussianMixture", "PenStroke", "log_marginals"]
 
 
 class DiagonalGaussianMixture(TorchDistribution):
@@ -61,6 +61,12 @@ class DiagonalGaussianMixture(TorchDistribution):
         log_weight = self.logits.clamp(min=math.log(self.floor)) if self.floor else self.logits
         constant = 0.5 * math.log(2 * math.pi) * self.event_shape[0]
         return (log_weight + log_component).logsumexp(-1) - constant
+
+    def marginal_log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of every dimension by itself: ``(..., D)`` of ``(..., D)``."""
+        standard = (value.unsqueeze(-2) - self.loc) / self.scale
+        log_component = -(0.5 * standard.square() + self.scale.log()) - 0.5 * math.log(2 * math.pi)
+        return (self.logits.unsqueeze(-1) + log_component).logsumexp(-2)
 
     def sample(self, sample_shape: tuple[int, ...] = ()):
         """Draw a component, then the event from it."""
@@ -135,6 +141,13 @@ class PenStroke(TorchDistribution):
             )
         return self.stroke.log_prob(value[..., :-1]) + torch.where(pen > 0.5, log_up, log_down)
 
+    def marginal_log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of every dimension by itself, of the pen the log-probability: ``(..., D + 1)``."""
+        stroke = log_marginals(self.stroke, value[..., :-1])
+        assert stroke is not None  # every stroke distribution has them
+        sign = 2 * value[..., -1:] - 1
+        return torch.cat([stroke, torch.nn.functional.logsigmoid(sign * self.pen_logits.unsqueeze(-1))], dim=-1)
+
     def sample(self, sample_shape: tuple[int, ...] = ()):
         """Draw the movement and the pen bit."""
         with torch.no_grad():
@@ -152,3 +165,17 @@ class PenStroke(TorchDistribution):
         """Variance of every channel, ``(..., D + 1)``."""
         probability = torch.sigmoid(self.pen_logits)
         return torch.cat([self.stroke.variance, (probability * (1 - probability)).unsqueeze(-1)], dim=-1)
+
+
+def log_marginals(distribution: Any, value: Tensor) -> Tensor | None:
+    """Log-density of every dimension of ``value`` by itself, ``(..., D)``; None for what is no density.
+
+    :param distribution: of an event ``(D,)``, masked or with further dimensions made part of the event.
+    """
+    while isinstance(distribution, (MaskedDistribution, torch.distributions.Independent)):
+        distribution = distribution.base_dist
+    if isinstance(distribution, Normal):
+        return distribution.log_prob(value)
+    if isinstance(distribution, (DiagonalGaussianMixture, PenStroke)):
+        return distribution.marginal_log_prob(value)
+    return None

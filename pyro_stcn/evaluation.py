@@ -1,11 +1,8 @@
-"""Numbers to report: bounds per sequence with their standard errors, and the KL of every layer."""
+"""Numbers to report: every sequence scored by every bound that holds for its model."""
 
 from __future__ import annotations
 
-import csv
 import math
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -17,144 +14,13 @@ from tqdm import tqdm
 
 from .bounds import FIVO, PARTICLES
 from .data.batch import SequenceBatch, SequenceDataset, batches
+from .data.standardise import Standardiser
 from .diagnostics import effective_sample_size, kl_by_layer, pareto_khat
-from .models import Evidence, SequenceModel
+from .distributions import log_marginals
+from .models import Carry, Evidence, SequenceModel
+from .reports import Evaluation, Statistic
 
 __all__ = ["Evaluation", "Statistic", "evaluate"]
-
-VERDICTS = {
-    Evidence.EXACT: "the log-likelihood is exact",
-    Evidence.LOWER_BOUND: "ELBO and IWAE are lower bounds on log p(x)",
-    Evidence.ESTIMATE: "these estimates are NOT BOUNDS and can exceed log p(x)",
-}
-
-
-@dataclass(frozen=True)
-class Statistic:
-    """A mean over sequences.
-
-    :param mean: nats per sequence.
-    :param standard_error: of the mean over the sequences, as if they were drawn independently; nan for a single one.
-    :param count: number of sequences.
-    """
-
-    mean: float
-    standard_error: float
-    count: int
-
-    @classmethod
-    def of(cls, values: np.ndarray) -> Statistic:
-        """Mean and standard error of one value per sequence."""
-        count = len(values)
-        error = float(np.std(values, ddof=1) / math.sqrt(count)) if count > 1 else math.nan
-        return cls(float(np.mean(values)), error, count)
-
-    def __str__(self) -> str:
-        return f"{self.mean:.1f} ± {self.standard_error:.1f}"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Values per sequence, in nats of the (standardised) data, summed over time and channels.
-
-    :param names: the sequences.
-    :param lengths: their steps; all are scored, the first from the model's learned start, unless ``first_step_scored``
-        is False.
-    :param particles: K, the number of draws per sequence.
-    :param evidence: what ``objective`` and ``iwae`` are, relative to log p(x).
-    :param log_likelihood: E_q log p(x | z), mean of K draws.
-    :param kl: KL(q || p) of every layer, analytic given the draws above, mean of K draws.
-    :param iwae: log of the mean of K importance weights, one weight per sequence.
-    :param iwae_per_step: the same with one weight per step, summed over steps; None where that is not a bound.
-    :param first_step_scored: False where the model is given x_1 and scores the other steps.
-    :param effective: effective sample size of the K weights per sequence, between 1 and K.
-    :param khat: Pareto k-hat of these weights, see :func:`~pyro_stcn.diagnostics.pareto_khat`; nan for K below 25.
-    :param filtered: the bound of a particle filter, and its number of particles, if one was asked for.
-    """
-
-    names: tuple[str, ...]
-    lengths: np.ndarray
-    particles: int
-    evidence: Evidence
-    log_likelihood: np.ndarray
-    kl: dict[str, np.ndarray]
-    iwae: np.ndarray
-    iwae_per_step: np.ndarray | None
-    first_step_scored: bool = True
-    effective: np.ndarray | None = None
-    khat: np.ndarray | None = None
-    filtered: tuple[np.ndarray, int] | None = None
-
-    @property
-    def objective(self) -> np.ndarray:
-        """``log_likelihood`` minus all ``kl``, estimated from K draws: the ELBO, if ``evidence`` says lower bound."""
-        return self.log_likelihood - sum(self.kl.values(), np.zeros(()))
-
-    def tightest(self) -> tuple[np.ndarray, str]:
-        """Return the best figure there is, one value per sequence, with its name: exact, or the tightest bound."""
-        if self.evidence is Evidence.EXACT:
-            return self.log_likelihood, "log-likelihood"
-        name, value = self._many()[-1]
-        return value, name
-
-    def _many(self) -> list[tuple[str, np.ndarray]]:
-        """Return the figures from many draws by name, tightest last; nothing is named a bound that is none."""
-        bound = self.evidence is Evidence.LOWER_BOUND
-        many = f"IWAE-{self.particles}" if bound else f"{self.particles}-draw estimate"
-        figures = [(f"{many} per sequence", self.iwae)]
-        if self.filtered is not None:
-            values, particles = self.filtered
-            figures.append((f"FIVO-{particles}" if bound else f"{particles}-particle estimate", values))
-        if self.iwae_per_step is not None:
-            figures.append((f"{many} per step", self.iwae_per_step))
-        return figures
-
-    def rows(self) -> list[tuple[str, Statistic]]:
-        """What a report shows, by name; nothing is named a bound that is none."""
-        if self.evidence is Evidence.EXACT:
-            return [("log-likelihood", Statistic.of(self.log_likelihood))]
-        one = "ELBO" if self.evidence is Evidence.LOWER_BOUND else "1-draw estimate"
-        rows = [(one, self.objective), *self._many()]
-        rows += [("log-likelihood term", self.log_likelihood)]
-        rows += [(f"KL {name}", value) for name, value in self.kl.items()]
-        return [(name, Statistic.of(np.asarray(value))) for name, value in rows]
-
-    def to_csv(self, path: str | Path) -> None:
-        """Write one row per sequence: name, steps and every value, in nats."""
-        columns = {"objective": self.objective, "iwae": self.iwae, "log_likelihood": self.log_likelihood}
-        columns |= {f"kl_{name}": value for name, value in self.kl.items()}
-        further = {
-            "iwae_per_step": self.iwae_per_step,
-            "fivo": None if self.filtered is None else self.filtered[0],
-            "effective": self.effective,
-            "khat": self.khat,
-        }
-        columns |= {name: value for name, value in further.items() if value is not None}
-        with open(path, "w", newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(["name", "steps", *columns])
-            writer.writerows(zip(self.names, self.lengths, *columns.values(), strict=True))
-
-    def __str__(self) -> str:
-        rows = self.rows()
-        verdict = VERDICTS[self.evidence]
-        scored = "all scored" if self.first_step_scored else "all but the first of each sequence scored"
-        lines = [
-            f"nats per sequence, mean ± standard error over {len(self.names)} sequences ({int(self.lengths.sum())} "
-            f"steps, {scored}), K = {self.particles}; {verdict}"
-        ]
-        lowest = int(np.argmin(self.objective))
-        lines.append(
-            f"  half of the sequences are above {np.median(self.objective):.1f}; the lowest is "
-            f"{self.names[lowest]!r} with {self.objective[lowest]:.1f}"
-        )
-        lines += [f"  {name:<28} {stat.mean:>12.1f} ± {stat.standard_error:.1f}" for name, stat in rows]
-        if self.effective is not None and self.particles > 1:
-            line = f"  weights per sequence: half have an effective sample size above {np.median(self.effective):.1f}"
-            if self.khat is not None and not np.isnan(self.khat).any():
-                line += f"; Pareto k-hat is above 0.7 for {np.mean(self.khat > 0.7):.0%}"
-            lines.append(line)
-        return "\n".join(lines)
 
 
 @torch.no_grad()
@@ -163,9 +29,13 @@ def evaluate(
     dataset: SequenceDataset,
     *,
     particles: int = 10,
+    repeats: int = 1,
+    filter: FIVO | None = None,
+    standardiser: Standardiser | None = None,
+    given_first: bool = False,
     batch_size: int = 10,
     chunk: int = 5,
-    filter: FIVO | None = None,
+    window: int | None = None,
     seed: int = 0,
     progress: bool = True,
 ) -> Evaluation:
@@ -178,96 +48,170 @@ def evaluate(
 
     :param particles: K; memory does not grow with it beyond ``chunk`` draws at a time. An exact figure needs no draws,
         and is computed once.
-    :param chunk: draws that are computed together.
+    :param repeats: compute everything so often, with new draws; the mean is returned, and how far the repeats differ.
     :param filter: a particle filter, ``FIVO(K)``, whose bound is computed beside the others.
-    :raises ValueError: when a value is not finite, naming the first such sequence.
+    :param standardiser: the map from raw data to ``dataset``, for figures in raw units.
+    :param given_first: take x_1 of every sequence as given and score the other steps.
+    :param chunk: draws that are computed together.
+    :param window: steps that are computed together; what lies before is carried over, so the figures are those of the
+        whole sequence, and memory does not grow with its length. For models whose guide does not look ahead.
+    :raises ValueError: when a value is not finite, naming the first such sequence; and for ``given_first`` where it
+        would give no bound.
+    :raises NotImplementedError: for ``window`` with a guide that looks ahead, or with a filter.
     """
-    for name, value in (("particles", particles), ("batch_size", batch_size), ("chunk", chunk)):
+    for name, value in (("particles", particles), ("repeats", repeats), ("batch_size", batch_size), ("chunk", chunk)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
+    if window is not None and (window < 1 or filter is not None):
+        raise ValueError("window must be at least 1, and a particle filter runs over whole sequences")
+    if given_first and not net.pointwise:
+        raise ValueError(
+            f"x_1 cannot be given to {type(net).__name__}: later steps look at z_1, whose draw from the guide would "
+            "bring knowledge of what is scored, uncharged, and the figure would be no bound. Score all steps."
+        )
     if not net.latent_names:
-        particles = 1
+        particles = repeats = 1
     weight = next(net.parameters())
     modes = {module: module.training for module in net.modules()}
     net.eval()
-    results: list[dict[str, Tensor]] = []
-    names: list[str] = []
-    total = math.ceil(len(dataset) / batch_size)
-    bar = tqdm(
-        batches(dataset, batch_size), total=total, desc="evaluating", disable=None if progress else True, leave=False
-    )
+    total = math.ceil(len(dataset) / batch_size) * repeats
+    bar = tqdm(total=total, desc="evaluating", disable=None if progress else True, leave=False)
+    found = []
     try:
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with bar, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            for batch in bar:
-                batch = batch.to(weight.device, weight.dtype)
-                results.append(_evaluate_batch(net, batch, particles, chunk))
-                if filter is not None:
-                    bound = filter.log_evidence(net.model, net.guide, batch.x, batch.mask)
-                    results[-1]["filtered"] = bound.double()
-                names += batch.names
+            for _ in range(repeats):
+                results: list[dict[str, Tensor]] = []
+                for batch in batches(dataset, batch_size):
+                    batch = batch.to(weight.device, weight.dtype)
+                    scorer = _Scorer(net, batch, particles, chunk, given_first, standardiser)
+                    results.append(scorer.run(window))
+                    if filter is not None:
+                        bound = filter.log_evidence(net.model, net.guide, batch.x, batch.mask)
+                        results[-1]["filtered"] = bound.double()
+                    bar.update()
+                values = {key: torch.cat([r[key] for r in results]).cpu().numpy() for key in results[0]}
+                found.append(_evaluation(net, dataset, particles, filter, given_first, standardiser, values))
     finally:
         for module, training in modes.items():
             module.training = training
         net.guide.release()
-    values = {key: torch.cat([r[key] for r in results]).cpu().numpy() for key in results[0]}
-    diagnostics = {name: values.pop(name) for name in ("effective", "khat")}
+    return Evaluation.mean_of(found)
+
+
+def _evaluation(
+    net: SequenceModel,
+    dataset: SequenceDataset,
+    particles: int,
+    filter: FIVO | None,
+    given_first: bool,
+    standardiser: Standardiser | None,
+    values: dict[str, np.ndarray],
+) -> Evaluation:
+    diagnostics = {name: values.pop(name, None) for name in ("effective", "khat", "above_ceiling")}
     finite = np.isfinite(np.stack(list(values.values()))).all(0)
-    bad = [name for name, ok in zip(names, finite, strict=True) if not ok]
+    bad = [name for name, ok in zip(dataset.names, finite, strict=True) if not ok]
     if bad:
-        raise ValueError(f"the objective of {len(bad)} of {len(names)} sequences is not finite, first of {bad[0]!r}")
+        raise ValueError(f"the objective of {len(bad)} of {len(dataset)} sequences is not finite, first of {bad[0]!r}")
+    lengths = np.asarray(dataset.lengths)
     return Evaluation(
-        names=tuple(names),
-        lengths=np.asarray(dataset.lengths),
+        names=dataset.names,
+        lengths=lengths,
+        scored=lengths if net.scores_first_step and not given_first else lengths - 1,
+        data_dim=dataset.data_dim,
         particles=particles,
         evidence=net.evidence,
         log_likelihood=values["log_likelihood"],
         kl={name: values[name] for name in net.latent_names},
         iwae=values["iwae"],
         iwae_per_step=values.get("iwae_per_step"),
-        first_step_scored=net.scores_first_step,
         filtered=None if filter is None else (values["filtered"], filter.num_particles),
+        standardiser=standardiser,
         **diagnostics,
     )
 
 
-def _evaluate_batch(net: SequenceModel, batch: SequenceBatch, particles: int, chunk: int) -> dict[str, Tensor]:
-    sums: dict[str, Tensor] = {}
-    log_weights: list[Tensor] = []
-    prepared = net.guide.prepare(batch.x, batch.mask)
-    for start in range(0, particles, chunk):
-        draws = min(chunk, particles - start)
-        cells = _draw(net, batch, draws, prepared)
-        log_weights.append(cells.pop("log_weight"))
-        for key, value in cells.items():
-            sums[key] = sums.get(key, 0) + _per_sequence(net, value).sum(0)
-    log_weight = torch.cat(log_weights)
-    result = {key: value / particles for key, value in sums.items()}
-    weights = _per_sequence(net, log_weight)
-    result["iwae"] = weights.logsumexp(0) - math.log(particles)
-    result["effective"], result["khat"] = effective_sample_size(weights), pareto_khat(weights.cpu())
-    if net.pointwise:
-        result["iwae_per_step"] = (log_weight.logsumexp(0) - math.log(particles)).sum(-1)
-    return result
+class _Scorer:
+    """Sums over one batch, window by window and some draws at a time."""
 
+    def __init__(
+        self,
+        net: SequenceModel,
+        batch: SequenceBatch,
+        particles: int,
+        chunk: int,
+        given_first: bool,
+        standardiser: Standardiser | None,
+    ):
+        self.net, self.batch, self.particles, self.given_first = net, batch, particles, given_first
+        self.draws = [min(chunk, particles - start) for start in range(0, particles, chunk)]
+        self.ceiling: Tensor | None = None
+        if standardiser is not None:  # log-density of standardised data where that of raw data is 1
+            self.ceiling = torch.as_tensor(standardiser.std, dtype=batch.x.dtype, device=batch.x.device).log()
+        self.sums: dict[str, Tensor] = {}
 
-def _per_sequence(net: SequenceModel, value: Tensor) -> Tensor:
-    """Sum ``(draws, batch, time)`` or ``(draws, batch)`` over time."""
-    return value.sum(-1) if net.pointwise else value
+    def run(self, window: int | None) -> dict[str, Tensor]:
+        """Return every value per sequence, ``(batch,)`` in float64."""
+        x, mask, guide = self.batch.x, self.batch.mask, self.net.guide
+        log_weights: list[Any] = [0.0] * len(self.draws)
+        carries = [Carry() for _ in self.draws]
+        reading, per_step = None, torch.zeros((), dtype=torch.float64)
+        for start in range(0, x.shape[1], window or x.shape[1]):
+            span = slice(start, start + (window or x.shape[1]))
+            if window is None:
+                prepared = guide.prepare(x, mask)
+            else:
+                prepared, reading = guide.read(x[:, span], mask[:, span], reading)
+            step_weight: Tensor | None = None
+            for number, draws in enumerate(self.draws):
+                given: dict[str, Any] = {"prepared": prepared}
+                if window is not None and self.net.latent_names:
+                    given["carry"] = carries[number]
+                cells = self._draw(draws, span, given, with_ceiling=number == 0)
+                log_weight = cells.pop("log_weight")
+                log_weights[number] = log_weights[number] + self._per_sequence(log_weight)
+                for key, value in cells.items():
+                    self.sums[key] = self.sums.get(key, 0) + self._per_sequence(value).sum(0)
+                if self.net.pointwise:
+                    many = log_weight.logsumexp(0)
+                    step_weight = many if step_weight is None else torch.logaddexp(step_weight, many)
+            if step_weight is not None:
+                per_step = per_step + (step_weight - math.log(self.particles)).sum(-1)
+        return self._summary(torch.cat(log_weights), per_step)
 
+    def _summary(self, log_weights: Tensor, per_step: Tensor) -> dict[str, Tensor]:
+        above = self.sums.pop("above_ceiling", None)
+        result = {key: value / self.particles for key, value in self.sums.items()}
+        result["iwae"] = log_weights.logsumexp(0) - math.log(self.particles)
+        result["effective"], result["khat"] = effective_sample_size(log_weights), pareto_khat(log_weights.cpu())
+        if self.net.pointwise and self.net.evidence is not Evidence.EXACT:
+            result["iwae_per_step"] = per_step
+        if above is not None:
+            result["above_ceiling"] = above / self.batch.mask.sum(1) / self.draws[0]
+        return result
 
-def _draw(net: SequenceModel, batch: SequenceBatch, draws: int, prepared: dict[str, Any]) -> dict[str, Tensor]:
-    """Draw latents and return, per draw and cell and in float64, the terms of the bound."""
-    nesting = 1 - net.sequence_dim
-    with pyro.plate(PARTICLES, draws, dim=-nesting):
-        model_trace, guide_trace = get_importance_trace(
-            "flat", nesting, net.model, net.guide, (batch.x, batch.mask), {"prepared": prepared}
+    def _per_sequence(self, value: Tensor) -> Tensor:
+        """Sum ``(draws, batch, time)`` or ``(draws, batch)`` over time."""
+        return value.sum(-1) if value.dim() == 3 else value
+
+    def _draw(self, draws: int, span: slice, given: dict[str, Any], with_ceiling: bool) -> dict[str, Tensor]:
+        """Draw latents and return, per draw and cell and in float64, the terms of the bound."""
+        net, x, mask = self.net, self.batch.x[:, span], self.batch.mask[:, span]
+        nesting = 1 - net.sequence_dim
+        with pyro.plate(PARTICLES, draws, dim=-nesting):
+            model_trace, guide_trace = get_importance_trace("flat", nesting, net.model, net.guide, (x, mask), given)
+        observed: Any = model_trace.nodes["x"]
+        cells = {"log_likelihood": observed["log_prob"].double()}
+        cells |= kl_by_layer(model_trace, guide_trace, net.latent_names)
+        cells["log_weight"] = cells["log_likelihood"] + sum(
+            model_trace.nodes[name]["log_prob"].double() - guide_trace.nodes[name]["log_prob"].double()
+            for name in net.latent_names
         )
-    shape = (draws, *batch.mask.shape[: -net.sequence_dim])
-    cells = {"log_likelihood": model_trace.nodes["x"]["log_prob"].double()}
-    cells |= kl_by_layer(model_trace, guide_trace, net.latent_names)
-    cells["log_weight"] = cells["log_likelihood"] + sum(
-        model_trace.nodes[name]["log_prob"].double() - guide_trace.nodes[name]["log_prob"].double()
-        for name in net.latent_names
-    )
-    return {key: value.double().expand(shape) for key, value in cells.items()}
+        shape = (draws, *mask.shape[: -net.sequence_dim])
+        cells = {key: value.double().expand(shape) for key, value in cells.items()}
+        if with_ceiling and self.ceiling is not None and (density := log_marginals(observed["fn"], x)) is not None:
+            above = (density > self.ceiling).double().mean(-1) * mask
+            cells["above_ceiling"] = above.expand(draws, *mask.shape)
+        if self.given_first and span.start == 0:
+            cells = {key: value.index_fill(-1, torch.zeros(1, dtype=torch.long), 0) for key, value in cells.items()}
+        return cells

@@ -66,10 +66,14 @@ class StackedLSTM(nn.Module):
 
     def step(self, state: LSTMState, x: Tensor) -> tuple[LSTMState, tuple[Tensor, ...]]:
         """Features of the next time-step: ``(batch, data_dim)`` to L tensors ``(batch, width)``."""
+        state, features = self.extend(state, x.unsqueeze(1))
+        return state, tuple(d.squeeze(1) for d in features)
+
+    def extend(self, state: LSTMState, x: Tensor) -> tuple[LSTMState, tuple[Tensor, ...]]:
+        """Features of the next time-steps: ``(batch, time, data_dim)`` to L tensors ``(batch, time, width)``."""
         groups, features = [], []
-        h = x.unsqueeze(1)
         for group, past in zip(self.groups, state.groups, strict=True):
-            h, now = group(h, past)
+            x, now = group(x, past)
             groups.append(now)
-            features.append(h.squeeze(1))
+            features.append(x)
         return LSTMState(tuple(groups)), tuple(features)

@@ -231,6 +231,10 @@ class PointwiseOutput(nn.Module):
         """Return (state, features) of one step, ``(batch, in_dim)``."""
         return state, self(z)
 
+    def extend(self, state: tuple[()], z: Tensor) -> tuple[tuple[()], Tensor]:
+        """Return (state, features) of many steps, ``(batch, time, in_dim)``."""
+        return state, self(z)
+
 
 @dataclass(frozen=True)
 class CausalOutputConfig:
@@ -274,6 +278,11 @@ class CausalOutput(nn.Module):
     def step(self, state: TCNState, z: Tensor) -> tuple[TCNState, Tensor]:
         """Return (state, features) of one step, ``(batch, in_dim)``."""
         state, (h,) = self.tcn.step(state, z)
+        return state, h
+
+    def extend(self, state: TCNState, z: Tensor) -> tuple[TCNState, Tensor]:
+        """Return (state, features) of many steps, ``(batch, time, in_dim)``."""
+        state, (h,) = self.tcn.extend(state, z)
         return state, h
 
 

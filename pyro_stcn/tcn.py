@@ -6,7 +6,9 @@ A *backbone* is any module with these verbs and facts; nothing else in the libra
   ``(..., time, feature_dims[l])``, where row t has seen the rows up to and including t;
 * ``backbone.initial_state(batch_size)`` and ``backbone.step(state, x_t)`` compute the same rows one at a time. State
   is an explicit value that is never changed in place, so an old state can be kept, copied or resumed from;
-* ``feature_dims``, one entry per layer of the ladder.
+* ``feature_dims``, one entry per layer of the ladder;
+* where long recordings are to be scored window by window, ``backbone.extend(state, x)``: many steps at once, from a
+  state to a state.
 """
 
 from __future__ import annotations
@@ -37,6 +39,15 @@ class CausalConv1d(nn.Conv1d):
     def forward(self, x: Tensor) -> Tensor:
         """Map ``(batch, in_channels, time)`` to ``(batch, out_channels, time)``."""
         return super().forward(F.pad(x, (self.history, 0)) if self.history else x)
+
+    def extend(self, buffer: Tensor, position: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Many columns, ``(batch, in_channels, time)``, after those in the buffer; see :meth:`step`."""
+        if not self.history:
+            return buffer, super().forward(x)
+        slots = torch.arange(position, position + self.history, device=x.device) % self.history  # oldest first
+        seen = torch.cat([buffer[:, slots].transpose(1, 2), x], dim=-1)
+        last = seen[..., -self.history :].transpose(1, 2)
+        return buffer.index_copy(1, (slots + x.shape[-1]) % self.history, last), super().forward(seen)
 
     def initial_buffer(self, batch_size: int) -> Tensor:
         """Zeros, ``(batch, history, in_channels)``: the inputs that the next outputs still need."""
@@ -80,6 +91,12 @@ class WaveNetBlock(nn.Module):
         """Return (output, skip), each ``(batch, filters, time)``."""
         skip = self.out(_gate(self.filter_gate(x)))
         return skip + self.residual(x), skip
+
+    def extend(self, buffer: Tensor, position: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return (buffer, output, skip) of many columns, ``(batch, in_channels, time)``."""
+        buffer, hidden = self.filter_gate.extend(buffer, position, x)
+        skip = self.out(_gate(hidden))
+        return buffer, skip + self.residual(x), skip
 
     def step(self, buffer: Tensor, position: int, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return (buffer, output, skip) of one column ``(batch, in_channels)``."""
@@ -182,3 +199,14 @@ class DilatedTCN(nn.Module):
             if i in self._taps:
                 features.append(h)
         return TCNState(tuple(buffers), state.position + 1), tuple(features)
+
+    def extend(self, state: TCNState, x: Tensor) -> tuple[TCNState, tuple[Tensor, ...]]:
+        """Features of the next time-steps: ``(batch, time, data_dim)`` to L tensors ``(batch, time, filters)``."""
+        buffers, features = [], []
+        h = x.transpose(1, 2)
+        for i, (block, buffer) in enumerate(zip(self.blocks, state.buffers, strict=True)):
+            buffer, h, _ = block.extend(buffer, state.position, h)
+            buffers.append(buffer)
+            if i in self._taps:
+                features.append(h.transpose(1, 2))
+        return TCNState(tuple(buffers), state.position + x.shape[1]), tuple(features)

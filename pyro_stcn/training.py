@@ -33,7 +33,7 @@ from .schedules import adam_epsilon_hat, exponential_decay
 from .tcn import DilatedTCN
 from .training_config import TrainingConfig
 
-__all__ = ["FitResult", "NonFiniteError", "TrainingConfig", "fit"]
+__all__ = ["FitResult", "NonFiniteError", "TrainingConfig", "describe_elbo", "fit"]
 
 
 class NonFiniteError(ArithmeticError):
@@ -168,7 +168,7 @@ class _Run:
         self.identity = {
             "model": _config_of(net),
             "training": dataclasses.asdict(config),
-            "elbo": _describe_elbo(elbo),
+            "elbo": describe_elbo(elbo),
             "data": {"train": train.digest(), "valid": None if valid is None else valid.digest()},
             "machine": {"device": self.device.type, "dtype": str(self.dtype)},
         }
@@ -388,8 +388,9 @@ def _config_of(net: SequenceModel) -> Any:
         return re.sub(r" at 0x[0-9a-f]+", "", repr(net.config))
 
 
-def _describe_elbo(elbo: ELBO) -> dict[str, Any]:
-    known = ("num_particles", "vectorize_particles", "alpha", "keep", "threshold", "resample")
+def describe_elbo(elbo: ELBO) -> dict[str, Any]:
+    """Return the class of an objective and the settings that decide what it computes, JSON-able."""
+    known = ("num_particles", "floor", "vectorize_particles", "alpha", "keep", "threshold", "resample")
     settings = {name: getattr(elbo, name) for name in known if hasattr(elbo, name)}
     settings = {name: getattr(value, "__name__", value) for name, value in settings.items()}
     return {"class": type(elbo).__name__} | settings

@@ -15,11 +15,11 @@ POINTWISE, CAUSAL = PointwiseOutputConfig(2, 8), CausalOutputConfig(2, 8)
 BACKBONE, LADDER = DilatedTCNConfig(((1, 2), (1,)), 8), LadderConfig((3, 2), 7, 1)
 
 
-def small_stcn(output=POINTWISE, backbone=BACKBONE, *, seed=1, **options):
-    """Return a model of two layers for data of 4 channels; the same weights every time."""
+def small_stcn(output=POINTWISE, backbone=BACKBONE, *, seed=1, data_dim=4, **options):
+    """Return a model of two layers, by default for data of 4 channels; the same weights every time."""
     pyro.set_rng_seed(seed)
     options = {"ladder": LADDER, "observation": GaussianMixtureConfig(3), **options}
-    return STCN(STCNConfig(4, backbone, output=output, **options))
+    return STCN(STCNConfig(data_dim, backbone, output=output, **options))
 
 
 def small_data(count=50, *, prefix="s", seed=0):

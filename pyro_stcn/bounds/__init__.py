@@ -2,6 +2,7 @@
 
 from .dreg import DReG
 from .fivo import FIVO, multinomial, systematic
+from .freebits import FreeBits
 from .iwae import IWAE, PARTICLES
 
-__all__ = ["FIVO", "IWAE", "PARTICLES", "DReG", "multinomial", "systematic"]
+__all__ = ["FIVO", "IWAE", "PARTICLES", "DReG", "FreeBits", "multinomial", "systematic"]

@@ -1,6 +1,6 @@
 """All systems by name."""
 
-from .base import Evidence, SequenceModel
+from .base import Carry, Evidence, SequenceModel
 from .bilstm import BiLSTM, BiLSTMConfig
 from .rnn import RNN, RNNConfig
 from .srnn import SRNN, SRNNConfig
@@ -30,6 +30,7 @@ __all__ = [
     "VRNN",
     "BiLSTM",
     "BiLSTMConfig",
+    "Carry",
     "Evidence",
     "RNNConfig",
     "SRNNConfig",

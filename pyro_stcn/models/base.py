@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from .filtering import ParticleFilter
 
-__all__ = ["DeterministicModel", "Evidence", "NoLatents", "SequenceModel", "SharedGuide", "check_sizes"]
+__all__ = ["Carry", "DeterministicModel", "Evidence", "NoLatents", "SequenceModel", "SharedGuide", "check_sizes"]
 
 
 class Evidence(StrEnum):
@@ -30,6 +30,17 @@ class Evidence(StrEnum):
     EXACT = "exact log-likelihood"
     LOWER_BOUND = "lower bound"
     ESTIMATE = "not a bound"
+
+
+class Carry:
+    """What the latents of one window of a long sequence leave for the next: the model takes it up and replaces it.
+
+    ``value`` is None before the first window. Everything else that a window needs of the past is a function of x, see
+    :meth:`SharedGuide.read`.
+    """
+
+    def __init__(self) -> None:
+        self.value: Any = None
 
 
 class SequenceModel(nn.Module, ABC):
@@ -204,6 +215,22 @@ class SharedGuide(GuideMessenger):
         """
         return {}
 
+    def read(self, x: Tensor, mask: Tensor | None = None, reading: Any = None) -> tuple[dict[str, Any], Any]:
+        """Do what :meth:`prepare` does for a window of a longer sequence.
+
+        ``guide(x, mask, prepared=prepared, carry=carry)`` then draws and scores the steps of this window, given all
+        that went before: see :class:`Carry`, one for each set of draws.
+
+        :param reading: what the call for the window before returned; None for the first.
+        :returns: what to give the guide as ``prepared``, and the reading to go on from.
+        :raises NotImplementedError: where the guide looks ahead, beyond any window.
+        """
+        if self.net.guide_sees_future:
+            reason = "its guide looks ahead to the end of the sequence"
+        else:
+            reason = "its guide does not say what it carries from one to the next"
+        raise NotImplementedError(f"{type(self.net).__name__} cannot be scored window by window: {reason}")
+
     def __call__(
         self, x: Tensor, mask: Tensor | None = None, *args: Any, prepared: dict[str, Any] | None = None, **kwargs: Any
     ) -> dict[str, Tensor]:
@@ -246,6 +273,15 @@ class SharedGuide(GuideMessenger):
 class NoLatents(SharedGuide):
     """The guide of a model without latents: it runs the model and draws nothing."""
 
+    net: DeterministicModel
+
+    def read(self, x: Tensor, mask: Tensor | None = None, reading: Any = None) -> tuple[dict[str, Any], Any]:
+        """Run the network over a window."""
+        x = self.net.clean(x, mask)
+        state, before = (self.net.initial_state(len(x)), torch.zeros_like(x[:, :1])) if reading is None else reading
+        hidden, state = self.net.extend(state, torch.cat([before, x[:, :-1]], dim=1))
+        return {"x": x, "hidden": hidden, "begins": reading is None}, (state, x[:, -1:])
+
     def get_posterior(self, name: str, prior: Any) -> Any:
         """Never called."""
         raise AssertionError(f"a model without latents has a latent {name!r}")
@@ -260,6 +296,14 @@ class DeterministicModel(SequenceModel):
     def __init__(self) -> None:
         super().__init__()
         self.guide = NoLatents(self.model)
+
+    @abstractmethod
+    def extend(self, state: Any, past: Tensor) -> tuple[Tensor, Any]:
+        """Return what the head reads at many steps, ``(batch, time, dim)``, and the state after them.
+
+        :param state: as :meth:`initial_state` and :meth:`step` give it.
+        :param past: the step before each, ``(batch, time, data_dim)``; zeros before the first.
+        """
 
     @property
     def latent_names(self) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 import pyro
 import pyro.distributions as dist
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -69,17 +70,41 @@ class RNN(DeterministicModel):
         self.output = MLP((config.width,), config.hidden, config.layers)
         self.observation = config.observation.build(self.output.out_dim, config.data_dim)
 
-    def model(self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0) -> None:
-        """Generate ``x`` given its own past; there is nothing to anneal. See :meth:`SequenceModel.model`."""
+    def model(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        annealing_factor: float | Tensor = 1.0,
+        *,
+        hidden: Tensor | None = None,
+        begins: bool = True,
+    ) -> None:
+        """Generate ``x`` given its own past; there is nothing to anneal. See :meth:`SequenceModel.model`.
+
+        :param hidden: what the head reads at each step of a clean ``x``, if it is known.
+        :param begins: whether ``x`` is the beginning of its sequence; to this model it makes no difference.
+        """
         pyro.module(self.pyro_name, self)
-        x = self.clean(x, mask)
-        seen, _ = self.recurrence(self.data_features(x[:, :-1])) if x.shape[1] > 1 else (self._no_steps(x), None)
+        if hidden is None:
+            x = self.clean(x, mask)
+            seen, _ = self.recurrence(self.data_features(x[:, :-1])) if x.shape[1] > 1 else (self._no_steps(x), None)
+            hidden = F.pad(seen, (0, 0, 1, 0))
         with self.plates(x):
-            emission = self.observation(self.output(F.pad(seen, (0, 0, 1, 0))))
-            pyro.sample("x", self.over_time(emission, mask), obs=x)
+            pyro.sample("x", self.over_time(self.observation(self.output(hidden)), mask), obs=x)
 
     def _no_steps(self, x: Tensor) -> Tensor:
         return x.new_zeros(x.shape[0], 0, self.config.width)
+
+    def extend(self, state: RNNState, past: Tensor) -> tuple[Tensor, RNNState]:
+        """Return what the head reads at many steps; see :meth:`DeterministicModel.extend`."""
+        if not state.started:  # the zeros before x_1 are not read
+            state = state._replace(started=True)
+            if past.shape[1] == 1:
+                return state.h.unsqueeze(1), state
+            hidden, after = self.extend(state, past[:, 1:])
+            return torch.cat([state.h.unsqueeze(1), hidden], dim=1), after
+        hidden, (h, c) = self.recurrence(self.data_features(past), (state.h.unsqueeze(0), state.c.unsqueeze(0)))
+        return hidden, RNNState(h.squeeze(0), c.squeeze(0), True)
 
     def initial_state(self, batch_size: int) -> RNNState:
         """Return the state before the first step."""

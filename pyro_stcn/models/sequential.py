@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from pyro import poutine
 from torch import Tensor, nn
 
-from .base import SequenceModel, SharedGuide
+from .base import Carry, SequenceModel, SharedGuide
 from .filtering import ParticleFilter, Terms, gather
 from .unroll import Conditionals, Rows, State, StepwiseNormal, Trajectory, Unroll
 
@@ -109,10 +109,12 @@ class SequentialModel(SequenceModel, Conditionals):
         auxiliary_weight: float = 0.0,
         *,
         unroll: Unroll | None = None,
+        carry: Carry | None = None,
     ) -> None:
         """Generate ``x`` given its own past; see :meth:`SequenceModel.model`.
 
         :param unroll: the pass over a clean ``x``, if there is one: the guide passes both.
+        :param carry: where the memory of the latents is kept, if ``x`` is a window of a longer sequence.
         """
         pyro.module(self.pyro_name, self)
         if unroll is None:
@@ -120,9 +122,11 @@ class SequentialModel(SequenceModel, Conditionals):
             unroll = self.begin(x, mask, recognise=bool(auxiliary_weight))
         with self.plates(x):
             with poutine.scale(scale=annealing_factor):
-                unroll = unroll.extended(self.draw_extra(x, mask))
+                unroll = unroll.extended(self.draw_extra(x, mask), None if carry is None else carry.value)
                 z = pyro.sample("z1", StepwiseNormal(unroll, Unroll.prior, x.shape[:1]))
             trajectory = unroll.follow(z)
+            if carry is not None:
+                carry.value = type(trajectory.after)(*(value[..., -1, :] for value in trajectory.after))
             emission = self.emission(trajectory.after, unroll.contexts, z)
             pyro.sample("x", self.over_time(emission, mask), obs=x)
             if auxiliary_weight:
@@ -188,6 +192,17 @@ class SequentialGuide(SharedGuide):
         """Compute the contexts and the recognition features."""
         x = self.net.clean(x, mask)
         return {"x": x, "unroll": self.net.begin(x, mask)}
+
+    def read(self, x: Tensor, mask: Tensor | None = None, reading: Any = None) -> tuple[dict[str, Any], Any]:
+        """Compute the contexts and the recognition features of a window."""
+        if self.net.guide_sees_future:
+            return super().read(x, mask, reading)
+        x = self.net.clean(x, mask)
+        before, carried = (torch.zeros_like(x[:, :1]), None) if reading is None else reading
+        frames = self.net.embed(torch.cat([before, x], dim=1))
+        contexts, carried = self.net.contexts(frames[:, :-1], carried)
+        unroll = Unroll(self.net, contexts, mask, self.net.recognise(frames, mask, contexts), window=True)
+        return {"x": x, "unroll": unroll}, (x[:, -1:], carried)
 
     def get_posterior(self, name: str, prior: dist.TorchDistribution) -> dist.TorchDistribution:
         """q(z_t | z_<t, x) of all steps, from the prior of the same site."""

@@ -23,7 +23,7 @@ from ..lstm import StackedLSTMConfig
 from ..nets import prior_where_masked
 from ..observation import CausalOutputConfig, GaussianMixtureConfig, HeadConfig, OutputConfig
 from ..tcn import DilatedTCNConfig
-from .base import Evidence, SequenceModel, SharedGuide
+from .base import Carry, Evidence, SequenceModel, SharedGuide
 from .filtering import ParticleFilter, Terms, gather
 
 __all__ = ["STCN", "STCNConfig", "STCNGuide", "STCNState"]
@@ -44,6 +44,9 @@ class STCNConfig:
         one. **For a dense model what is then reported is not a lower bound**: the output network and the layers below
         see different draws of the same latent, and only one of them is charged for. For comparison with published
         numbers only.
+    :param output_sees_past: give the output network the highest feature of the step before, d^L_(t-1), beside the
+        latents, so that what the past determines need not pass through noise. Not in the paper; an option of the
+        authors' code that none of their configurations uses.
     """
 
     data_dim: int = 200
@@ -53,6 +56,7 @@ class STCNConfig:
     output: OutputConfig = field(default_factory=CausalOutputConfig)
     observation: HeadConfig = field(default_factory=GaussianMixtureConfig)
     independent_draws: bool = False
+    output_sees_past: bool = False
 
     def build(self) -> STCN:
         """Return the model with freshly initialised weights."""
@@ -82,7 +86,8 @@ class STCN(SequenceModel):
         self.backbone = config.backbone.build(config.data_dim)
         self.ladder = build_ladder(config.ladder, self.backbone.feature_dims)
         dims = config.ladder.latent_dims
-        self.output = config.output.build(sum(dims) if config.dense else dims[0])
+        seen = self.backbone.feature_dims[-1] if config.output_sees_past else 0
+        self.output = config.output.build(seen + (sum(dims) if config.dense else dims[0]))
         self.observation = config.observation.build(self.output.out_dim, config.data_dim)
         self.guide = STCNGuide(self.model)
 
@@ -113,10 +118,12 @@ class STCN(SequenceModel):
         annealing_factor: float | Tensor = 1.0,
         *,
         features: tuple[Tensor, ...] | None = None,
+        carry: Carry | None = None,
     ) -> None:
         """Generate ``x`` given its own past; see :meth:`SequenceModel.model`.
 
         :param features: what :meth:`features` gives for a clean ``x``, if it is known: the guide passes both.
+        :param carry: where the output network's past is kept, if ``x`` is a window of a longer sequence.
         """
         pyro.module(self.pyro_name, self)
         if features is None:
@@ -124,11 +131,14 @@ class STCN(SequenceModel):
             features = self.features(x)
         with self.plates(x):
             with poutine.scale(scale=annealing_factor):
-                z = self._draw_latents([d[:, :-1] for d in features], lambda prior: self.over_time(prior, mask))
-            pyro.sample("x", self.over_time(self.observation(self.output(z)), mask), obs=x)
+                past = [d[:, :-1] for d in features]
+                draws = self._draw_latents(past, lambda prior: self.over_time(prior, mask))
+            inputs = self.output_input(draws, past)
+            hidden = self.output(inputs) if carry is None else self._output_after(carry, inputs)
+            pyro.sample("x", self.over_time(self.observation(hidden), mask), obs=x)
 
-    def _draw_latents(self, past: list[Tensor], as_site) -> Tensor:
-        """Ancestral sampling from the top of the ladder: the input of the output network, ``(..., dim)``.
+    def _draw_latents(self, past: list[Tensor], as_site) -> list[Tensor]:
+        """Ancestral sampling from the top of the ladder: one draw a layer, ``(..., dim)``, the top first.
 
         :param past: the features d_(t-1).
         :param as_site: turns a Normal of shape ``(..., dim)`` into the distribution of a site.
@@ -140,8 +150,25 @@ class STCN(SequenceModel):
             draws.append(above := pyro.sample(layer.name, prior))
             if self.config.independent_draws and layer is not self.ladder[0]:
                 above = self._draw_again(layer, prior, above)
-        # Top first, the order in which the latents are drawn (and that of the authors' weights).
-        return torch.cat(draws, dim=-1) if self.config.dense else draws[-1]
+        return draws
+
+    def output_input(self, draws: list[Tensor], past: list[Tensor]) -> Tensor:
+        """Return what the output network reads: all latents or z1, and what else the configuration gives it.
+
+        :param draws: top first, the order in which they are drawn (and that of the authors' weights).
+        :param past: the features d_(t-1).
+        """
+        seen = draws if self.config.dense else draws[-1:]
+        if self.config.output_sees_past:
+            seen = [*seen, past[-1].expand(*draws[-1].shape[:-1], -1)]
+        return torch.cat(seen, dim=-1)
+
+    def _output_after(self, carry: Carry, inputs: Tensor) -> Tensor:
+        """Run the output network over a window, ``(..., time, dim)``."""
+        lead = inputs.shape[:-2]
+        state = self.output.initial_state(lead.numel()) if carry.value is None else carry.value
+        carry.value, hidden = self.output.extend(state, inputs.flatten(0, -3))
+        return hidden.unflatten(0, lead)
 
     def _draw_again(self, layer: LadderLayer, prior: dist.TorchDistribution, first: Tensor) -> Tensor:
         """Draw a latent again, uncharged, for the guide and for the prior of the layer below; return the latter."""
@@ -172,7 +199,8 @@ class STCN(SequenceModel):
         ``(batch, dim)``.
         """
         backbone, past = self.backbone.step(state.backbone, x_previous)
-        output, hidden = self.output.step(state.output, self._draw_latents(list(past), lambda prior: prior))
+        draws = self._draw_latents(list(past), lambda prior: prior)
+        output, hidden = self.output.step(state.output, self.output_input(draws, list(past)))
         return STCNState(backbone, output), self.observation(hidden)
 
 
@@ -204,7 +232,7 @@ class STCNFilter(ParticleFilter):
             log_posterior = log_posterior + posterior.log_prob(z).sum(-1)
             draws.append(z)
         # By step: the gradient of a slice is as large as what it was cut from.
-        self.z = (torch.cat(draws, dim=-1) if net.config.dense else draws[-1]).unbind(-2)
+        self.inputs = net.output_input(draws, [feature[:, :-1] for feature in d]).unbind(-2)
         self.log_prior, self.log_posterior = log_prior.unbind(-1), log_posterior.unbind(-1)
 
     def start(self) -> Any:
@@ -213,7 +241,7 @@ class STCNFilter(ParticleFilter):
 
     def advance(self, t: int, state: Any) -> tuple[Any, Terms]:
         """Score step t at the latents drawn for it."""
-        state, hidden = self.net.output.step(state, self.z[t].flatten(0, 1))
+        state, hidden = self.net.output.step(state, self.inputs[t].flatten(0, 1))
         likelihood = self.net.observation(hidden.unflatten(0, self.lead)).log_prob(self.x[:, t])
         return state, Terms(self.log_prior[t], self.log_posterior[t], likelihood)
 
@@ -240,6 +268,17 @@ class STCNGuide(SharedGuide):
         """Compute the features."""
         x = self.net.clean(x, mask)
         return {"x": x, "features": self.net.features(x)}
+
+    def read(self, x: Tensor, mask: Tensor | None = None, reading: Any = None) -> tuple[dict[str, Any], Any]:
+        """Compute the features of a window."""
+        x, backbone = self.net.clean(x, mask), self.net.backbone
+        if reading is None:
+            state, features = backbone.extend(backbone.initial_state(len(x)), F.pad(x, (0, 0, 1, 0)))
+        else:
+            state, before = reading
+            state, features = backbone.extend(state, x)
+            features = tuple(torch.cat(rows, dim=1) for rows in zip(before, features, strict=True))
+        return {"x": x, "features": features}, (state, tuple(d[:, -1:] for d in features))
 
     def get_posterior(self, name: str, prior: dist.TorchDistribution) -> dist.TorchDistribution:
         """q(z^l | z^(l+1), x_<=t) from the prior of the same site."""

@@ -93,23 +93,34 @@ class Unroll:
     :param contexts: what the past of x gives at each step, ``(..., time, dim)`` each.
     :param mask: True at real steps, ``(batch, time)``.
     :param recognition: what the guide knows beside that.
+    :param window: whether this is a part of a longer sequence.
+    :param before: the state that the part before ended in; None at the beginning.
     """
 
-    def __init__(self, net: Conditionals, contexts: Rows, mask: Tensor | None, recognition: Rows = ()):
+    def __init__(
+        self,
+        net: Conditionals,
+        contexts: Rows,
+        mask: Tensor | None,
+        recognition: Rows = (),
+        window: bool = False,
+        before: State | None = None,
+    ):
         self.net, self.contexts, self.mask, self.recognition = net, contexts, mask, recognition
+        self.window, self.before = window, before
         self.trajectory: Trajectory | None = None
         # Padding at the end has no influence on what comes before. A hole does, so there the guide must not say more
-        # than the prior: a masked site is not charged for.
-        self.holes = mask is not None and bool((mask[:, 1:] & ~mask[:, :-1]).any())
+        # than the prior: a masked site is not charged for. In a window it is not known what follows.
+        self.holes = mask is not None and bool((~mask if window else mask[:, 1:] & ~mask[:, :-1]).any())
 
     @property
     def steps(self) -> int:
         """Number of steps T."""
         return self.contexts[0].shape[-2]
 
-    def extended(self, contexts: Rows) -> Unroll:
-        """Return the pass with more contexts."""
-        return Unroll(self.net, self.contexts + contexts, self.mask, self.recognition)
+    def extended(self, contexts: Rows, before: State | None = None) -> Unroll:
+        """Return the pass with more contexts, and for a window with the state that it begins in."""
+        return Unroll(self.net, self.contexts + contexts, self.mask, self.recognition, self.window, before)
 
     # Two conditionals, also keys of ``Trajectory.normals``: how z_t is distributed at one step, or at all of them. They
     # are passed on as functions of the class. Bound to the pass they would tie it to itself, and its tensors would live
@@ -141,7 +152,7 @@ class Unroll:
     def enter(self, t: int, state: State) -> tuple[State, Once]:
         """Begin step t: return the state that z_t is drawn in, and its prior."""
         contexts = self.contexts_at(t)
-        if t:
+        if t or self.before is not None:
             state = self.net.observe(state, contexts)
         return state, Once(self.net, state, contexts)
 
@@ -187,7 +198,7 @@ class Unroll:
         return dist.Normal(*normals[conditional])
 
     def _loop(self, lead: torch.Size, choose: Callable[[int, State, Prior], Tensor]) -> Trajectory:
-        state = self.net.initial_memory(lead)
+        state = self.net.initial_memory(lead) if self.before is None else self.before
         before, after, draws, priors = [], [], [], []
         for t in range(self.steps):
             old, prior = self.enter(t, state)

@@ -87,14 +87,28 @@ class WaveNet(DeterministicModel):
         """How many past steps x_t looks at."""
         return self.tcn.receptive_field + self.first.history
 
-    def model(self, x: Tensor, mask: Tensor | None = None, annealing_factor: float | Tensor = 1.0) -> None:
-        """Generate ``x`` given its own past; there is nothing to anneal. See :meth:`SequenceModel.model`."""
+    def model(
+        self,
+        x: Tensor,
+        mask: Tensor | None = None,
+        annealing_factor: float | Tensor = 1.0,
+        *,
+        hidden: Tensor | None = None,
+        begins: bool = True,
+    ) -> None:
+        """Generate ``x`` given its own past; there is nothing to anneal. See :meth:`SequenceModel.model`.
+
+        :param hidden: what the head reads at each step of a clean ``x``, if it is known.
+        :param begins: whether ``x`` is the beginning of its sequence and not a later window.
+        """
         pyro.module(self.pyro_name, self)
-        x = self.clean(x, mask)
-        if self.config.predicts_first:
-            hidden = self._features(F.pad(x, (0, 0, 1, 0))[:, :-1])
-        else:
-            hidden = F.pad(self._features(x[:, :-1]), (0, 0, 1, 0))
+        if hidden is None:
+            x = self.clean(x, mask)
+            if self.config.predicts_first:
+                hidden = self._features(F.pad(x, (0, 0, 1, 0))[:, :-1])
+            else:
+                hidden = F.pad(self._features(x[:, :-1]), (0, 0, 1, 0))
+        if begins and not self.config.predicts_first:
             scored = torch.arange(x.shape[1], device=x.device) > 0
             mask = scored.expand(x.shape[:2]) if mask is None else mask & scored
         with self.plates(x):
@@ -114,6 +128,24 @@ class WaveNet(DeterministicModel):
         if self.config.taps is None:
             return torch.stack(skips).sum(0).relu()
         return torch.cat([outputs[tap - 1] for tap in self.config.taps], dim).relu()
+
+    def extend(self, state: WaveNetState, past: Tensor) -> tuple[Tensor, WaveNetState]:
+        """Return what the head reads at many steps; see :meth:`DeterministicModel.extend`."""
+        if not state.started:  # the zeros before x_1 are not read, and nothing is said of x_1
+            if past.shape[1] == 1:
+                return past.new_zeros(len(past), 1, self.gathered), state._replace(started=True)
+            hidden, state = self.extend(state._replace(started=True), past[:, 1:])
+            return F.pad(hidden, (0, 0, 1, 0)), state
+        time = state.blocks.position
+        first, h = self.first.extend(state.first, time, past.transpose(1, 2))
+        buffers, outputs, skips = [], [], []
+        for block, buffer in zip(self.tcn.blocks, state.blocks.buffers, strict=True):
+            buffer, h, skip = block.extend(buffer, time, h)
+            buffers.append(buffer)
+            outputs.append(h)
+            skips.append(skip)
+        blocks = TCNState(tuple(buffers), time + past.shape[1])
+        return self._gather(outputs, skips, dim=1).transpose(1, 2), WaveNetState(first, blocks, True)
 
     def initial_state(self, batch_size: int) -> WaveNetState:
         """Return the state before the first step."""

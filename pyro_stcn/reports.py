@@ -1,0 +1,259 @@
+"""What an evaluation found: values per sequence, their means and errors, and the units in which they can be said."""
+
+from __future__ import annotations
+
+import csv
+import math
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from .data.standardise import Standardiser
+from .models import Evidence
+
+if TYPE_CHECKING:
+    from .protocols import Protocol
+
+__all__ = ["Evaluation", "Statistic"]
+
+VERDICTS = {
+    Evidence.EXACT: "the log-likelihood is exact",
+    Evidence.LOWER_BOUND: "ELBO and IWAE are lower bounds on log p(x)",
+    Evidence.ESTIMATE: "these estimates are NOT BOUNDS and can exceed log p(x)",
+}
+
+
+@dataclass(frozen=True)
+class Statistic:
+    """A mean over sequences.
+
+    :param mean: nats per sequence, or per whatever the mean is taken over.
+    :param standard_error: of the mean over the sequences, as if they were drawn independently; nan for a single one.
+    :param count: number of sequences.
+    """
+
+    mean: float
+    standard_error: float
+    count: int
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Statistic:
+        """Mean and standard error of one value per sequence."""
+        count = len(values)
+        error = float(np.std(values, ddof=1) / math.sqrt(count)) if count > 1 else math.nan
+        return cls(float(np.mean(values)), error, count)
+
+    @classmethod
+    def ratio(cls, values: np.ndarray, sizes: np.ndarray) -> Statistic:
+        """Sum of values over sum of sizes, for instance nats per step of the corpus, and its error to first order."""
+        mean = float(np.sum(values) / np.sum(sizes))
+        return cls(mean, cls.of(values - mean * sizes).standard_error / float(np.mean(sizes)), len(values))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.1f} ± {self.standard_error:.1f}"
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Values per sequence, in nats of the (standardised) data, summed over time and channels.
+
+    :param names: the sequences.
+    :param lengths: their steps.
+    :param scored: the steps of them that are scored: all, or all but the first, which is then given.
+    :param data_dim: channels of a step.
+    :param particles: K, the number of draws per sequence.
+    :param evidence: what ``objective`` and ``iwae`` are, relative to log p(x).
+    :param log_likelihood: E_q log p(x | z), mean of K draws.
+    :param kl: KL(q || p) of every layer, analytic given the draws above, mean of K draws.
+    :param iwae: log of the mean of K importance weights, one weight per sequence.
+    :param iwae_per_step: the same with one weight per step, summed over steps; None where that is not a bound.
+    :param effective: effective sample size of the K weights per sequence, between 1 and K.
+    :param khat: Pareto k-hat of these weights, see :func:`~pyro_stcn.diagnostics.pareto_khat`; nan for K below 25.
+    :param filtered: the bound of a particle filter, and its number of particles, if one was asked for.
+    :param repeats: how often all of it was computed with new draws; what is above is the mean.
+    :param noise: standard error over the repeats of the mean of every figure: what the draws contribute.
+    :param standardiser: the map from raw data to the units of the nats, if it is known.
+    :param above_ceiling: share of a sequence's dimensions whose density is above 1 per raw unit, which no probability
+        of integer data can be; None where there is no standardiser, or the head is discrete.
+    :param protocol: the published way of scoring that was followed, if one was.
+    """
+
+    names: tuple[str, ...]
+    lengths: np.ndarray
+    scored: np.ndarray
+    data_dim: int
+    particles: int
+    evidence: Evidence
+    log_likelihood: np.ndarray
+    kl: dict[str, np.ndarray]
+    iwae: np.ndarray
+    iwae_per_step: np.ndarray | None
+    effective: np.ndarray
+    khat: np.ndarray
+    filtered: tuple[np.ndarray, int] | None = None
+    repeats: int = 1
+    noise: dict[str, float] = field(default_factory=dict)
+    standardiser: Standardiser | None = None
+    above_ceiling: np.ndarray | None = None
+    protocol: Protocol | None = None
+
+    @property
+    def objective(self) -> np.ndarray:
+        """``log_likelihood`` minus all ``kl``, estimated from K draws: the ELBO, if ``evidence`` says lower bound."""
+        return self.log_likelihood - sum(self.kl.values(), np.zeros(()))
+
+    @property
+    def first_step_scored(self) -> bool:
+        """False where x_1 is given."""
+        return bool((self.scored == self.lengths).all())
+
+    @classmethod
+    def mean_of(cls, repeats: list[Evaluation]) -> Evaluation:
+        """Return the mean of evaluations with different draws, and how far they differ."""
+        first, count = repeats[0], len(repeats)
+        if count == 1:
+            return first
+
+        def mean(name: str) -> np.ndarray | None:
+            values = [getattr(one, name) for one in repeats]
+            return None if values[0] is None else np.mean(values, 0)
+
+        arrays = ("log_likelihood", "iwae", "iwae_per_step", "effective", "khat", "above_ceiling")
+        totals = [{name: float(np.mean(v)) for name, v in one.figures().items()} for one in repeats]
+        return replace(
+            first,
+            **{name: mean(name) for name in arrays},
+            kl={name: np.mean([one.kl[name] for one in repeats], 0) for name in first.kl},
+            filtered=first.filtered and (np.mean([one.filtered[0] for one in repeats], 0), first.filtered[1]),  # type: ignore[index]
+            repeats=count,
+            noise={name: float(np.std([t[name] for t in totals], ddof=1) / math.sqrt(count)) for name in totals[0]},
+        )
+
+    # -------------------------------------------------------------------------------------------------------- figures
+
+    def tightest(self) -> tuple[np.ndarray, str]:
+        """Return the best figure there is, one value per sequence, with its name: exact, or the tightest bound."""
+        if self.evidence is Evidence.EXACT:
+            return self.log_likelihood, "log-likelihood"
+        name, value = self._many()[-1]
+        return value, name
+
+    def _many(self) -> list[tuple[str, np.ndarray]]:
+        """Return the figures from many draws by name, tightest last; nothing is named a bound that is none."""
+        bound = self.evidence is Evidence.LOWER_BOUND
+        many = f"IWAE-{self.particles}" if bound else f"{self.particles}-draw estimate"
+        figures = [(f"{many} per sequence", self.iwae)]
+        if self.filtered is not None:
+            values, particles = self.filtered
+            figures.append((f"FIVO-{particles}" if bound else f"{particles}-particle estimate", values))
+        if self.iwae_per_step is not None:
+            figures.append((f"{many} per step", self.iwae_per_step))
+        return figures
+
+    def figures(self) -> dict[str, np.ndarray]:
+        """What a report shows, one value per sequence, by name; nothing is named a bound that is none."""
+        if self.evidence is Evidence.EXACT:
+            return {"log-likelihood": self.log_likelihood}
+        one = "ELBO" if self.evidence is Evidence.LOWER_BOUND else "1-draw estimate"
+        figures = {one: self.objective, **dict(self._many()), "log-likelihood term": self.log_likelihood}
+        return figures | {f"KL {name}": value for name, value in self.kl.items()}
+
+    def rows(self) -> list[tuple[str, Statistic]]:
+        """Return the mean and standard error of every figure, by name."""
+        return [(name, Statistic.of(np.asarray(value))) for name, value in self.figures().items()]
+
+    # ---------------------------------------------------------------------------------------------------------- units
+
+    def in_units(self, figure: str | None = None) -> dict[str, Statistic]:
+        """Return a figure by unit: "nats per sequence", "nats per step", "nats per dimension".
+
+        Where the standardiser is known there is also "bits per dimension, raw units": minus log2 of the density of the
+        raw data, the Jacobian of the standardisation included. For integer data, and where the density hardly changes
+        between two integers, that is what a lossless code of these data would need. Per step and per dimension are
+        ratios of sums over the sequences.
+
+        :param figure: a name in :meth:`figures`; default the tightest.
+        """
+        values = self.tightest()[0] if figure is None else self.figures()[figure]
+        dims = self.scored * self.data_dim
+        units = {
+            "nats per sequence": Statistic.of(values),
+            "nats per step": Statistic.ratio(values, self.scored),
+            "nats per dimension": Statistic.ratio(values, dims),
+        }
+        if self.standardiser is not None:
+            raw = values + self.scored * self.standardiser.log_jacobian(self.data_dim)
+            units["bits per dimension, raw units"] = Statistic.ratio(-raw / math.log(2), dims)
+        return units
+
+    def in_units_of(self, other: Standardiser) -> Evaluation:
+        """Return the same model's values as densities of data that were standardised in another way.
+
+        A density changes by the factor between the units: exactly so, whatever the model was trained on.
+
+        :raises ValueError: where it is not known how the data of these values were standardised.
+        """
+        if self.standardiser is None:
+            raise ValueError("give evaluate the standardiser of the data: it is not known what unit the values are in")
+        own, wanted = (s.log_jacobian(self.data_dim) for s in (self.standardiser, other))
+        shift = (own - wanted) * self.scored
+        return replace(
+            self,
+            log_likelihood=self.log_likelihood + shift,
+            iwae=self.iwae + shift,
+            iwae_per_step=None if self.iwae_per_step is None else self.iwae_per_step + shift,
+            filtered=self.filtered and (self.filtered[0] + shift, self.filtered[1]),
+            standardiser=other,
+        )
+
+    # --------------------------------------------------------------------------------------------------------- reports
+
+    def to_csv(self, path: str | Path) -> None:
+        """Write one row per sequence: name, steps and every value, in nats."""
+        columns = {"objective": self.objective, "iwae": self.iwae, "log_likelihood": self.log_likelihood}
+        columns |= {f"kl_{name}": value for name, value in self.kl.items()}
+        further = {
+            "iwae_per_step": self.iwae_per_step,
+            "fivo": None if self.filtered is None else self.filtered[0],
+            "effective": self.effective,
+            "khat": self.khat,
+            "above_ceiling": self.above_ceiling,
+        }
+        columns |= {name: value for name, value in further.items() if value is not None}
+        with open(path, "w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(["name", "steps", *columns])
+            writer.writerows(zip(self.names, self.lengths, *columns.values(), strict=True))
+
+    def __str__(self) -> str:
+        scored = "all scored" if self.first_step_scored else "all but the first of each sequence scored"
+        lines = [
+            f"nats per sequence, mean ± standard error over {len(self.names)} sequences ({int(self.lengths.sum())} "
+            f"steps, {scored}), K = {self.particles}; {VERDICTS[self.evidence]}"
+        ]
+        if self.protocol is not None:
+            lines.append(f"  protocol {self.protocol}")
+        lowest = int(np.argmin(self.objective))
+        lines.append(
+            f"  half of the sequences are above {np.median(self.objective):.1f}; the lowest is "
+            f"{self.names[lowest]!r} with {self.objective[lowest]:.1f}"
+        )
+        for name, stat in self.rows():
+            noise = f"  (± {self.noise[name]:.2g} from the draws)" if name in self.noise else ""
+            lines.append(f"  {name:<28} {stat.mean:>12.1f} ± {stat.standard_error:.1f}{noise}")
+        lines.append(f"  {self.tightest()[1]}: {self._units()}")
+        if self.above_ceiling is not None:
+            share = Statistic.ratio(self.above_ceiling * self.scored, self.scored)
+            lines.append(f"  {share.mean:.2%} of the dimensions have a density above 1 per raw unit")
+        if self.particles > 1:
+            line = f"  weights per sequence: half have an effective sample size above {np.median(self.effective):.1f}"
+            if not np.isnan(self.khat).any():
+                line += f"; Pareto k-hat is above 0.7 for {np.mean(self.khat > 0.7):.0%}"
+            lines.append(line)
+        return "\n".join(lines)
+
+    def _units(self) -> str:
+        units = list(self.in_units().items())[1:]
+        return ", ".join(f"{s.mean:.4g} ± {s.standard_error:.2g} {name}" for name, s in units)
