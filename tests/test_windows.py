@@ -1,6 +1,7 @@
 """Long sequences scored window by window, against the same sequences scored whole, with the noise taken out."""
 
 import numpy as np
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro.poutine.messenger import Messenger
@@ -11,6 +12,7 @@ from pyro_stcn.evaluation import evaluate
 from pyro_stcn.ladder import base_normal
 from pyro_stcn.lstm import StackedLSTMConfig
 from pyro_stcn.models import MODELS, Carry, WaveNetConfig
+from pyro_stcn.models.stcn import STCNFilter
 from pyro_stcn.models.unroll import StepwiseNormal
 from pyro_stcn.observation import NormalConfig, PointwiseOutputConfig
 
@@ -72,6 +74,22 @@ def test_what_was_carried_matters(case):
     both = values(net, SequenceDataset((long,)))
     parts = sum(values(net, SequenceDataset((part,))) for part in np.split(long, 2))
     assert np.abs(both[0] - parts[0]).max() > 1e-3
+
+
+@torch.no_grad()
+def test_a_filter_draws_some_steps_at_a_time_and_the_bound_is_the_same(monkeypatch):
+    monkeypatch.setattr(
+        dist.Normal,
+        "rsample",
+        lambda normal, shape=(): (normal.loc + 0.7 * normal.scale).expand(normal._extended_shape(shape)),
+    )
+    net, x = small_stcn(CAUSAL), torch.randn(2, 9, 4)
+    mask = torch.arange(9) < torch.tensor([[9], [6]])
+    bounds = []
+    for stretch in (256, 4, 1):
+        monkeypatch.setattr(STCNFilter, "stretch", stretch)
+        bounds.append(FIVO(3).log_evidence(net.model, net.guide, x, mask))
+    torch.testing.assert_close(bounds[1:], [bounds[0]] * 2)
 
 
 @torch.no_grad()

@@ -211,39 +211,51 @@ def _for_guide(name: str) -> str:
 class STCNFilter(ParticleFilter):
     """An STCN over one batch, K particles of every sequence at a time.
 
-    Given x the latents are independent over time, so all are drawn at once, and only the output network, which looks
-    back over them, takes one step at a time.
+    Given x the latents are independent over time, so those of a stretch of steps are drawn at once, and only the output
+    network, which looks back over them, takes one step at a time. Memory does not grow with K times the length.
     """
 
+    stretch = 256
+
     def __init__(self, net: STCN, x: Tensor, mask: Tensor | None, particles: int):
-        self.net, self.x, self.steps = net, x, x.shape[1]
+        self.net, self.x, self.mask, self.steps = net, x, mask, x.shape[1]
         self.lead = torch.Size([particles, x.shape[0]])
-        draws: list[Tensor] = []
-        log_prior = log_posterior = x.new_zeros(())
-        d = net.features(x)
-        for layer, feature in zip(reversed(net.ladder), reversed(d), strict=True):
+        self.features = net.features(x)
+        # Of the stretch, by step: the gradient of a slice is as large as what it was cut from.
+        self.inputs: tuple[Tensor, ...] = ()
+        self.terms: list[tuple[Tensor, Tensor]] = []
+
+    def _draw(self, steps: slice) -> None:
+        """Draw the latents of these steps."""
+        net, draws = self.net, list[Tensor]()
+        before = [d[:, :-1][:, steps] for d in self.features]
+        log_prior = log_posterior = self.x.new_zeros(())
+        for layer, past, d in zip(reversed(net.ladder), reversed(before), reversed(self.features), strict=True):
             above = draws[-1] if draws else None
-            prior = layer.prior(feature[:, :-1], above)
-            posterior = layer.posterior(prior, feature[:, 1:], above)
-            if mask is not None:
-                posterior = dist.Normal(*prior_where_masked(posterior, prior, mask))
-            z = posterior.rsample() if draws else posterior.expand((particles, *posterior.batch_shape)).rsample()
+            prior = layer.prior(past, above)
+            posterior = layer.posterior(prior, d[:, 1:][:, steps], above)
+            if self.mask is not None:
+                posterior = dist.Normal(*prior_where_masked(posterior, prior, self.mask[:, steps]))
+            if not draws:
+                posterior = posterior.expand((self.lead[0], *posterior.batch_shape))
+            draws.append(z := posterior.rsample())
             log_prior = log_prior + prior.log_prob(z).sum(-1)
             log_posterior = log_posterior + posterior.log_prob(z).sum(-1)
-            draws.append(z)
-        # By step: the gradient of a slice is as large as what it was cut from.
-        self.inputs = net.output_input(draws, [feature[:, :-1] for feature in d]).unbind(-2)
-        self.log_prior, self.log_posterior = log_prior.unbind(-1), log_posterior.unbind(-1)
+        self.inputs = net.output_input(draws, before).unbind(-2)
+        self.terms = list(zip(log_prior.unbind(-1), log_posterior.unbind(-1), strict=True))
 
     def start(self) -> Any:
         """Return the state of the output network."""
         return self.net.output.initial_state(self.lead.numel())
 
     def advance(self, t: int, state: Any) -> tuple[Any, Terms]:
-        """Score step t at the latents drawn for it."""
-        state, hidden = self.net.output.step(state, self.inputs[t].flatten(0, 1))
+        """Score step t at the latents drawn for it; steps are taken in order."""
+        place = t % self.stretch
+        if place == 0:
+            self._draw(slice(t, t + self.stretch))
+        state, hidden = self.net.output.step(state, self.inputs[place].flatten(0, 1))
         likelihood = self.net.observation(hidden.unflatten(0, self.lead)).log_prob(self.x[:, t])
-        return state, Terms(self.log_prior[t], self.log_posterior[t], likelihood)
+        return state, Terms(*self.terms[place], likelihood)
 
     def select(self, state: Any, ancestors: Tensor) -> Any:
         """Take over the past of the ancestors."""
