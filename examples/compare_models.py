@@ -20,6 +20,7 @@ import numpy as np
 import tyro
 
 from pyro_stcn import plots
+from pyro_stcn.bounds import FIVO
 from pyro_stcn.checkpoint import CheckpointError
 from pyro_stcn.comparison import by_system, markdown_table
 from pyro_stcn.data import Corpus, DataError, load_strokes, load_timit, synthetic_timit
@@ -43,7 +44,7 @@ class Args:
     steps: int = 600
     """Updates of every run."""
     particles: int = 20
-    """K of the importance-weighted bound."""
+    """K of the importance-weighted bound, and of the particle filter's for systems that have one."""
     output: Path = Path("runs/compare")
     """Folder for the runs, the table (table.md) and the plot (table.png)."""
 
@@ -57,9 +58,9 @@ def main(args: Args) -> None:
     print(corpus.description)
     runs = list(dict.fromkeys((system, seed) for seed in args.seeds for system in args.systems))
     print(f"{len(runs)} runs of {args.steps} updates", flush=True)
-    scores = []
+    scores, filter = [], FIVO(args.particles)
     for number, (system, seed) in enumerate(runs, start=1):
-        made = run(row(system, corpus, args), seed, corpus, args.output, particles=args.particles)
+        made = run(row(system, corpus, args), seed, corpus, args.output, particles=args.particles, filter=filter)
         scores.append(made := replace(made, system=system))
         figure = f"{np.mean(made.nats):.1f} nats per sequence ({made.bound})"
         print(f"{number} of {len(runs)}: {system}, seed {seed}: {figure}", flush=True)

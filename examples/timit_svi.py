@@ -105,7 +105,7 @@ def main(args: Args) -> None:
         raise SystemExit(130)
     net = load_model(result.best)[0].to(device)
 
-    test = evaluate(net, corpus.test, particles=args.test_particles, seed=args.seed)
+    test = evaluate(net, corpus.test, particles=args.test_particles, seed=args.seed, standardiser=corpus.standardiser)
     print(f"Test set of {corpus.name}, standardised samples. {test}")
     (args.output / "test.txt").write_text(f"{corpus.description}\n{test}\n")
     test.to_csv(args.output / "test.csv")

@@ -52,6 +52,8 @@ class Args:
 
 
 def main(args: Args) -> None:
+    if min(args.steps, args.particles, len(args.rows), len(args.seeds)) < 1:
+        raise ValueError("--steps and --particles must be at least 1, and there must be a row and a seed")
     corpus = load_strokes(args.data) if args.data.suffix == ".npz" else load_timit(args.data)
     rows = all_rows("timit" if corpus.data_dim == 200 else "iamondb", args.steps)
     groups: dict[str, tuple[str, ...]] = {
@@ -63,10 +65,9 @@ def main(args: Args) -> None:
     if unknown := [name for name in names if name not in rows]:
         raise ValueError(f"there is no row {unknown[0]!r}; there are: {', '.join([*groups, *rows])}")
     scores: list[Score] = []
-    for seed in args.seeds:
+    for seed in dict.fromkeys(args.seeds):
         for name in names:
-            filter = FIVO(args.particles) if name.partition("+")[0] in SYSTEMS else None
-            made = [run(rows[name], seed, corpus, args.output, particles=args.particles, filter=filter)]
+            made = [run(rows[name], seed, corpus, args.output, particles=args.particles, filter=FIVO(args.particles))]
             if name.endswith("-published"):
                 made.append(with_shared_draws(rows[name], made[0], corpus, args))
             for one in made:
@@ -120,15 +121,16 @@ def with_shared_draws(row: Row, reported: Score, corpus: Corpus, args: Args) -> 
     """Score the weights of a run with independent draws once more, each latent drawn once."""
     folder = args.output / f"{row.name}-{args.steps}-{reported.seed}"
     shared = folder / "shared-draws"
-    if (shared / "score.json").exists():
-        return Score.load(shared / "score.json")
+    if (shared / "score.json").exists() and (made := Score.load(shared / "score.json")).identity == reported.identity:
+        return made
     trained, _ = load_model(folder / "best.safetensors")
     net = replace(trained.config, independent_draws=False).build()
     net.load_state_dict(trained.state_dict())
     shared.mkdir(exist_ok=True)
+    k = args.particles
     kept = ("seed", "seconds_per_step", "steps", "identity")
     facts = {name: getattr(reported, name) for name in kept}
-    made = score(f"{row.name}, shared draws", net, corpus, shared, particles=args.particles, **facts)
+    made = score(f"{row.name}, shared draws", net, corpus, shared, particles=k, filter=FIVO(k), **facts)
     made.save(shared / "score.json")
     return made
 

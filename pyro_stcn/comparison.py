@@ -62,7 +62,7 @@ class Score:
         """Read what :meth:`save` wrote."""
         fields = json.loads(Path(path).read_text())
         fields |= {name: tuple(fields[name]) for name in ("nats", "elbo")}
-        fields["figures"] = {name: tuple(values) for name, values in fields["figures"].items()}
+        fields["figures"] = {name: tuple(values) for name, values in fields.get("figures", {}).items()}
         return cls(**fields | {"evidence": Evidence(fields["evidence"])})
 
 

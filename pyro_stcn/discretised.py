@@ -365,6 +365,7 @@ class DiscretisedMixtureConfig:
     shape: BinShape = BinShape.LOGISTIC
 
     normalised: ClassVar[bool] = True
+    discrete: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "shape", BinShape(self.shape))  # JSON gives a plain string

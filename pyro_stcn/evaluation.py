@@ -127,6 +127,7 @@ def _evaluation(
         iwae_per_step=values.get("iwae_per_step"),
         filtered=None if filter is None else (values["filtered"], filter.num_particles),
         standardiser=standardiser,
+        discrete=getattr(net.config.observation, "discrete", False),
         **diagnostics,
     )
 

@@ -129,6 +129,7 @@ class BernoulliConfig:
     """Independent bits."""
 
     normalised: ClassVar[bool] = True
+    discrete: ClassVar[bool] = True  # probabilities, which have no unit
 
     def build(self, in_dim: int, data_dim: int) -> BernoulliHead:
         """Return the head for features of ``in_dim`` channels."""

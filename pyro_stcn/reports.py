@@ -75,6 +75,7 @@ class Evaluation:
     :param repeats: how often all of it was computed with new draws; what is above is the mean.
     :param noise: standard error over the repeats of the mean of every figure: what the draws contribute.
     :param standardiser: the map from raw data to the units of the nats, if it is known.
+    :param discrete: whether the nats are of probabilities, which have no unit, and not of densities.
     :param above_ceiling: share of a sequence's dimensions whose density is above 1 per raw unit, which no probability
         of integer data can be; None where there is no standardiser, or the head is discrete.
     :param protocol: the published way of scoring that was followed, if one was.
@@ -96,6 +97,7 @@ class Evaluation:
     repeats: int = 1
     noise: dict[str, float] = field(default_factory=dict)
     standardiser: Standardiser | None = None
+    discrete: bool = False
     above_ceiling: np.ndarray | None = None
     protocol: Protocol | None = None
 
@@ -171,8 +173,8 @@ class Evaluation:
 
         Where the standardiser is known there is also "bits per dimension, raw units": minus log2 of the density of the
         raw data, the Jacobian of the standardisation included. For integer data, and where the density hardly changes
-        between two integers, that is what a lossless code of these data would need. Per step and per dimension are
-        ratios of sums over the sequences.
+        between two integers, that is what a lossless code of these data would need. Probabilities (a discretised head)
+        need no Jacobian: "bits per dimension". Per step and per dimension are ratios of sums over the sequences.
 
         :param figure: a name in :meth:`figures`; default the tightest.
         """
@@ -183,7 +185,9 @@ class Evaluation:
             "nats per step": Statistic.ratio(values, self.scored),
             "nats per dimension": Statistic.ratio(values, dims),
         }
-        if self.standardiser is not None:
+        if self.discrete:
+            units["bits per dimension"] = Statistic.ratio(-values / math.log(2), dims)
+        elif self.standardiser is not None:
             raw = values + self.scored * self.standardiser.log_jacobian(self.data_dim)
             units["bits per dimension, raw units"] = Statistic.ratio(-raw / math.log(2), dims)
         return units
@@ -193,8 +197,11 @@ class Evaluation:
 
         A density changes by the factor between the units: exactly so, whatever the model was trained on.
 
-        :raises ValueError: where it is not known how the data of these values were standardised.
+        :raises ValueError: where it is not known how the data of these values were standardised, or where they are
+            probabilities.
         """
+        if self.discrete:
+            raise ValueError("these are log-probabilities of discrete values, and the same in every unit")
         if self.standardiser is None:
             raise ValueError("give evaluate the standardiser of the data: it is not known what unit the values are in")
         own, wanted = (s.log_jacobian(self.data_dim) for s in (self.standardiser, other))

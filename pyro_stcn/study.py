@@ -51,7 +51,7 @@ def run(row: Row, seed: int, corpus: Corpus, folder: Path, *, particles: int, fi
     score.json.
 
     :param particles: K of the importance-weighted bound.
-    :param filter: a particle filter whose bound is computed, too.
+    :param filter: a particle filter whose bound is computed, too, for models that have one.
     :raises ValueError: where the folder holds a score on other data or of another recipe.
     :raises InterruptedRunError: after a signal that asked to stop.
     """
@@ -65,6 +65,7 @@ def run(row: Row, seed: int, corpus: Corpus, folder: Path, *, particles: int, fi
     identity = {
         "test": corpus.test.digest(),
         "train": corpus.train.digest(),
+        "valid": corpus.valid.digest(),  # it chooses the weights
         "model": config_to_dict(row.model),
         "training": asdict(training),
         "elbo": describe_elbo(elbo),
@@ -111,7 +112,8 @@ def score(
 
     :param facts: the further fields of :class:`~pyro_stcn.comparison.Score`.
     """
-    evaluation = evaluate(net, corpus.test, particles=particles, filter=filter)
+    filter = filter if net.has_filter else None
+    evaluation = evaluate(net, corpus.test, particles=particles, filter=filter, standardiser=corpus.standardiser)
     evaluation.to_csv(folder / "test.csv")
     (folder / "test.txt").write_text(f"{evaluation}\n")
     return Score.of(evaluation, system=name, parameters=sum(p.numel() for p in net.parameters()), **facts)

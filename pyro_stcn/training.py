@@ -101,8 +101,8 @@ def fit(
 
     :param valid: data for validation and early stopping: one draw at KL weight 1, with the same noise every
         time.
-    :param elbo: ``Trace_ELBO``, ``TraceMeanField_ELBO``, ``TraceGraph_ELBO``, ``RenyiELBO``, ``IWAE``, ``DReG`` or, for
-        models that have a particle filter, ``FIVO``.
+    :param elbo: ``Trace_ELBO``, ``TraceMeanField_ELBO``, ``TraceGraph_ELBO``, ``RenyiELBO``, ``IWAE``, ``DReG``,
+        ``FreeBits`` or, for models that have a particle filter, ``FIVO``.
     :param facts: JSON-able facts to keep with the checkpoints, for instance how the data were standardised.
     :raises ValueError: for ``RenyiELBO`` with ``mean_over_steps``: it has no place for a weight per sequence.
     :raises NonFiniteError: when the loss or gradient is not finite; the weights are those before that update.

@@ -37,11 +37,19 @@ def test_the_tightest_figure_goes_by_its_own_name(output, options, figure, field
     np.testing.assert_array_equal(kept.nats, values)
     np.testing.assert_array_equal(kept.elbo, evaluation.objective)
     assert kept.evidence is evaluation.evidence
+    assert {name: str(Statistic.of(np.array(v))) for name, v in kept.figures.items()} == {
+        name: str(statistic) for name, statistic in evaluation.rows()
+    }
+    assert kept.figures[figure] == kept.nats
+    assert {"KL z1", "KL z2"} < kept.figures.keys()
 
 
 def test_scores_survive_the_disk(tmp_path):
-    score().save(tmp_path / "score.json")
-    assert Score.load(tmp_path / "score.json") == score()
+    """With every figure of the evaluation, KLs included."""
+    figures = {"ELBO": (0.1, 1 / 3, -1e-17), "IWAE-2 per sequence": (1.0, 2.0, 6.0), "KL z1": (0.25, 0.0, 3e5)}
+    for kept in (score(), dataclasses.replace(score(), figures=figures)):
+        kept.save(tmp_path / "score.json")
+        assert Score.load(tmp_path / "score.json") == kept
 
 
 def test_the_table_has_means_over_seeds_with_their_errors_over_sequences():

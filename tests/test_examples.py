@@ -1,14 +1,17 @@
 """The examples, run as a user would run them, on a small synthetic corpus."""
 
 import os
+import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import arviz as az
 import pytest
 
-from pyro_stcn.checkpoint import load_tensors
+from pyro_stcn.checkpoint import load_model, load_tensors
+from pyro_stcn.comparison import Score
 from pyro_stcn.data import read_audio, synthetic_strokes, synthetic_timit
 
 ROOT = Path(__file__).parents[1]
@@ -72,7 +75,7 @@ def test_compare_models_resumes_and_prints_a_table(corpus, tmp_path):
     options = ["--data", corpus, "--output", tmp_path, "--steps", 2, "--particles", 2, "--systems", "rnn", "vrnn"]
     first = run(*options, "--seeds", 0, script="compare_models.py")
     assert "| rnn | log-likelihood | exact log-likelihood |" in first
-    assert "| vrnn | IWAE-2 per sequence | lower bound |" in first
+    assert "| vrnn | FIVO-2 | lower bound |" in first
     assert (tmp_path / "table.png").stat().st_size > 1000
     score = tmp_path / "vrnn-gmm-2-0" / "score.json"
     written = score.stat().st_mtime_ns
@@ -103,3 +106,51 @@ def test_compare_models_on_handwriting(tmp_path):
         "stcn-dense",
     ]
     assert "| stcn-dense | IWAE-2 per step | lower bound |" in run(*options, script="compare_models.py")
+
+
+def test_valid_ranking_calls_published_figures_what_they_are_and_rescored_ones_bounds(tmp_path, capsys):
+    """Independent draws are no bound for STCN-dense; the same weights with shared draws have one."""
+    data, output = synthetic_strokes(tmp_path / "words"), tmp_path / "runs"
+    rows = ("wavenet", "stcn-dense", "stcn-dense-published", "stcn-dense+dreg-per-step")
+    options = ["--data", data, "--output", output, "--steps", 2, "--particles", 2, "--seeds", 0]
+    printed = run(*options, "--rows", *rows, script="valid_ranking.py")
+    kinds = {
+        cells[1]: (cells[2], cells[3])
+        for cells in ([cell.strip() for cell in line.split("|")] for line in printed.splitlines() if line[:2] == "| ")
+    }
+    assert kinds == {
+        "system": ("figure", "kind"),
+        "wavenet": ("log-likelihood", "exact log-likelihood"),
+        "stcn-dense": ("IWAE-2 per step", "lower bound"),
+        "stcn-dense-published": ("2-draw estimate per step", "not a bound"),
+        "stcn-dense-published, shared draws": ("IWAE-2 per step", "lower bound"),
+        "stcn-dense+dreg-per-step": ("IWAE-2 per step", "lower bound"),
+    }
+    assert "2 updates" in (output / "table.md").read_text()
+    assert (output / "table.png").stat().st_size > 1000
+
+    folder = output / "stcn-dense-published-2-0"
+    reported, shared = Score.load(folder / "score.json"), Score.load(folder / "shared-draws" / "score.json")
+    assert reported.nats != shared.nats
+    assert "NOT BOUNDS" in (folder / "test.txt").read_text()
+    assert "lower bounds on log p(x)" in (folder / "shared-draws" / "test.txt").read_text()
+    assert load_model(folder / "best.safetensors")[0].config.independent_draws
+    dreg = Score.load(output / "stcn-dense+dreg-per-step-2-0" / "score.json")
+    assert dreg.identity["elbo"]["class"] == "DReG"
+    assert dreg.identity["elbo"]["keep"] == ["sequences", "time"]
+    assert "FIVO-2" in dreg.figures
+
+    refused = run(*options, "--rows", "stcn-dens", script="valid_ranking.py", expect=1)
+    assert "there is no row 'stcn-dens'; there are: ranking, search, objectives, wavenet, stcn, stcn-dense, " in refused
+    assert "Traceback" not in refused
+
+    ranking = runpy.run_path(str(ROOT / "examples" / "valid_ranking.py"))  # here and now: a process takes seconds
+    args = ranking["Args"](data, ("stcn-dense-published",), (0,), steps=2, particles=2, output=output)
+    written = {path: path.stat().st_mtime_ns for path in output.rglob("*.json")}
+    assert len(written) == 5
+    ranking["main"](args)
+    again = capsys.readouterr().out
+    assert "| stcn-dense-published, shared draws |" in again
+    assert {path: path.stat().st_mtime_ns for path in output.rglob("*.json")} == written, "a run was made again"
+    with pytest.raises(ValueError, match="holds a score on other data or of another recipe"):
+        ranking["main"](replace(args, particles=3))

@@ -132,7 +132,13 @@ def test_a_ceiling_is_of_densities_only():
     np.testing.assert_allclose(result.above_ceiling, 2 / 3, err_msg="the pen bit has a probability")
     grid = rnn(DiscretisedMixtureConfig(3))
     levels = SequenceDataset(tuple(rng.integers(-3, 3, size=(5, 4)).astype(float) for _ in range(2)))
-    assert evaluate(grid, levels, standardiser=UNIT, **quiet).above_ceiling is None
+    bounded = evaluate(grid, levels, standardiser=UNIT, **quiet)
+    assert bounded.above_ceiling is None
+    bits = bounded.in_units()["bits per dimension"].mean
+    assert bits == pytest.approx(-bounded.log_likelihood.sum() / (2 * 5 * 4) / math.log(2)), "without a Jacobian"
+    assert "raw units" not in str(bounded)
+    with pytest.raises(ValueError, match="the same in every unit"):
+        bounded.in_units_of(UNIT)
 
 
 def test_x_1_can_be_given_where_steps_are_independent():

@@ -25,6 +25,8 @@ class FreeBits(Objective):
     validation and :func:`~pyro_stcn.evaluation.evaluate` report the ELBO itself.
 
     KLs are analytic given the draws above, as in ``TraceMeanField_ELBO``, and with ``floor=0`` it is that ELBO.
+    Where several processes have a share of the batch each, the floor is of each share by itself.
+
     Annealing multiplies the KL after the floor was applied. Weights per sequence (``mean_over_steps``) count in the
     average.
 

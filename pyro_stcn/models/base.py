@@ -12,6 +12,7 @@ from typing import Any
 import pyro
 import pyro.distributions as dist
 import torch
+import torch.nn.functional as F
 from pyro import poutine
 from pyro.infer.util import is_validation_enabled
 from pyro.poutine.guide import GuideMessenger
@@ -19,7 +20,7 @@ from pyro.poutine.runtime import _PYRO_STACK
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor, nn
 
-from .filtering import ParticleFilter
+from .filtering import ParticleFilter, Terms
 
 __all__ = ["Carry", "DeterministicModel", "Evidence", "NoLatents", "SequenceModel", "SharedGuide", "check_sizes"]
 
@@ -59,6 +60,7 @@ class SequenceModel(nn.Module, ABC):
     * ``evidence``: whether its objective is exact, a lower bound, or neither;
     * ``pointwise``: x_t depends on z_t alone given the past of x, so that time is a plate and importance weights may
       be taken per step;
+    * ``has_filter``: whether there is a particle filter of it;
     * ``guide_sees_future``: whether q(z_t | .) looks at x_(t+1) and later;
     * ``has_training_term``: whether ``model`` and ``guide`` take an ``auxiliary_weight``: of a term that helps training
       and is no part of a bound. It is 0, and the term not there, wherever it is not given.
@@ -135,12 +137,47 @@ class SequenceModel(nn.Module, ABC):
         :returns: the state, and a distribution with batch shape ``(batch,)`` and event shape ``(data_dim,)``.
         """
 
+    def step_given(self, state: Any, x_previous: Tensor, x: Tensor) -> tuple[Any, Terms]:
+        """Do what :meth:`step` does where the step itself is known: its latents come from the guide, if that can be.
+
+        ``exp(prior - posterior + likelihood)`` is an unbiased estimate of p(x_t | what the state holds). By default the
+        latents come from the prior, which is valid and wasteful: guides that look ahead cannot be asked.
+
+        :param x_previous: the step before, ``(batch, data_dim)``; zeros before the first.
+        :param x: the step, ``(batch, data_dim)``.
+        :returns: the state, and log-densities ``(batch,)``.
+        """
+        state, distribution = self.step(state, x_previous)
+        likelihood = distribution.log_prob(x)
+        return state, Terms(torch.zeros_like(likelihood), torch.zeros_like(likelihood), likelihood)
+
+    def state_after(self, x: Tensor, *, from_guide: bool = True) -> Any:
+        """Return the state from which :meth:`step` goes on behind ``x``: it takes the last step as ``x_previous``.
+
+        :param x: a clean beginning of every sequence, ``(batch, time, data_dim)``.
+        :param from_guide: draw the latents of the beginning from the guide, which knows it, and not from the prior.
+        """
+        latents = {} if self.pointwise or not from_guide else self.guide(x)
+        self.guide.release()
+        latents = {name: value for name, value in latents.items() if name != "x"}
+        state, previous = self.initial_state(len(x)), torch.zeros_like(x[:, 0])
+        for t, observed in enumerate(x.unbind(1)):
+            with poutine.condition(data={name: value[:, t] for name, value in latents.items()}):
+                state, _ = self.step(state, previous)
+            previous = observed
+        return state
+
     def filtering(self, x: Tensor, mask: Tensor | None, particles: int) -> ParticleFilter:
         """Return the particle filter of a clean batch, for models whose latents reach later steps.
 
         :raises NotImplementedError: where there is none, with what to use instead.
         """
         raise NotImplementedError(f"{type(self).__name__} has no particle filter: {self.no_filter}")
+
+    @property
+    def has_filter(self) -> bool:
+        """Whether :meth:`filtering` gives a particle filter, so that ``FIVO`` is a bound for this model."""
+        return type(self).filtering is not SequenceModel.filtering
 
     #: why there is no particle filter, and what to use instead
     no_filter = "IWAE gives a bound for every model"
@@ -304,6 +341,10 @@ class DeterministicModel(SequenceModel):
         :param state: as :meth:`initial_state` and :meth:`step` give it.
         :param past: the step before each, ``(batch, time, data_dim)``; zeros before the first.
         """
+
+    def state_after(self, x: Tensor, *, from_guide: bool = True) -> Any:
+        """Return the state behind ``x``, in one pass; see :meth:`SequenceModel.state_after`."""
+        return self.extend(self.initial_state(len(x)), F.pad(x, (0, 0, 1, 0))[:, :-1])[1]
 
     @property
     def latent_names(self) -> tuple[str, ...]:

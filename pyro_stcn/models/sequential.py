@@ -18,7 +18,7 @@ from torch import Tensor, nn
 
 from .base import Carry, SequenceModel, SharedGuide
 from .filtering import ParticleFilter, Terms, gather
-from .unroll import Conditionals, Rows, State, StepwiseNormal, Trajectory, Unroll
+from .unroll import Conditionals, Once, Rows, State, StepwiseNormal, Trajectory, Unroll
 
 __all__ = ["LSTMMemory", "SequentialGuide", "SequentialModel", "SequentialState"]
 
@@ -150,6 +150,35 @@ class SequentialModel(SequenceModel, Conditionals):
         z = pyro.sample("z1", dist.Normal(*self.prior(memory, contexts)).to_event(1))
         memory = self.absorb(memory, contexts, z)
         return SequentialState(carried, memory, True), self.emission(memory, contexts, z)
+
+    def step_given(self, state: SequentialState, x_previous: Tensor, x: Tensor) -> tuple[SequentialState, Terms]:
+        """Draw z_t from the guide, where that does not look ahead; see :meth:`SequenceModel.step_given`."""
+        if self.guide_sees_future:
+            return super().step_given(state, x_previous, x)
+        frames = self.embed(torch.stack([x_previous, x], dim=1))
+        contexts, carried = self.contexts(frames[:, :1], state.carried)
+        recognition = tuple(row.squeeze(1) for row in self.recognise(frames, None, contexts))
+        contexts = tuple(row.squeeze(1) for row in contexts) + self.draw_extra(x, None)
+        memory = self.observe(state.memory, contexts) if state.started else state.memory
+        prior = Once(self, memory, contexts)
+        p, q = dist.Normal(*prior()), dist.Normal(*self.posterior(memory, contexts, recognition, prior))
+        z = q.rsample()
+        memory = self.absorb(memory, contexts, z)
+        terms = (p.log_prob(z).sum(-1), q.log_prob(z).sum(-1), self.emission(memory, contexts, z).log_prob(x))
+        return SequentialState(carried, memory, True), Terms(*terms)
+
+    def state_after(self, x: Tensor, *, from_guide: bool = True) -> SequentialState:
+        """Return the state behind ``x``, in one pass; see :meth:`SequenceModel.state_after`."""
+        frames = self.embed(F.pad(x, (0, 0, 1, 0)))
+        contexts, carried = self.contexts(frames[:, :-1])
+        unroll = Unroll(self, contexts, None, self.recognise(frames, None, contexts) if from_guide else ())
+        carry = Carry()
+        if from_guide:
+            self.guide(x, prepared={"x": x, "unroll": unroll}, carry=carry)
+            self.guide.release()
+        else:
+            self.model(x, unroll=unroll, carry=carry)
+        return SequentialState(carried, carry.value, True)
 
 
 class SequentialFilter(ParticleFilter):

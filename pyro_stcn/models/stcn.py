@@ -179,6 +179,11 @@ class STCN(SequenceModel):
             # Without dense connections the first draw has no other use.
             return pyro.sample(f"{layer.name}_below", prior) if self.config.dense else first
 
+    @property
+    def has_filter(self) -> bool:
+        """There is one, except with independent draws."""
+        return not self.config.independent_draws
+
     def filtering(self, x: Tensor, mask: Tensor | None, particles: int) -> STCNFilter:
         """Return the particle filter of a clean batch; what it selects among is the output network's past.
 
@@ -202,6 +207,57 @@ class STCN(SequenceModel):
         draws = self._draw_latents(list(past), lambda prior: prior)
         output, hidden = self.output.step(state.output, self.output_input(draws, list(past)))
         return STCNState(backbone, output), self.observation(hidden)
+
+    def step_given(self, state: STCNState, x_previous: Tensor, x: Tensor) -> tuple[STCNState, Terms]:
+        """Draw z_t from the guide and score the step; see :meth:`SequenceModel.step_given`."""
+        if self.config.independent_draws:
+            return super().step_given(state, x_previous, x)
+        backbone, past = self.backbone.step(state.backbone, x_previous)
+        _, present = self.backbone.step(backbone, x)
+        draws, log_prior, log_posterior = self.draw_from_guide(list(past), list(present))
+        output, hidden = self.output.step(state.output, self.output_input(draws, list(past)))
+        likelihood = self.observation(hidden).log_prob(x)
+        return STCNState(backbone, output), Terms(log_prior, log_posterior, likelihood)
+
+    def draw_from_guide(
+        self, past: list[Tensor], present: list[Tensor], mask: Tensor | None = None, particles: int | None = None
+    ) -> tuple[list[Tensor], Tensor, Tensor]:
+        """Draw from q(z | x) outside of a Pyro program: one draw a layer, the top first, and log p and log q of all.
+
+        :param past: the features d_(t-1), of one step or of many.
+        :param present: the features d_t.
+        :param mask: where False, draws come from the prior.
+        :param particles: draws of each, as a dimension in front.
+        """
+        draws: list[Tensor] = []
+        log_prior = log_posterior = past[0].new_zeros(())
+        for layer, before, now in zip(reversed(self.ladder), reversed(past), reversed(present), strict=True):
+            above = draws[-1] if draws else None
+            prior = layer.prior(before, above)
+            posterior = layer.posterior(prior, now, above)
+            if mask is not None:
+                posterior = dist.Normal(*prior_where_masked(posterior, prior, mask))
+            if particles is not None and not draws:
+                posterior = posterior.expand((particles, *posterior.batch_shape))
+            draws.append(z := posterior.rsample())
+            log_prior = log_prior + prior.log_prob(z).sum(-1)
+            log_posterior = log_posterior + posterior.log_prob(z).sum(-1)
+        return draws, log_prior, log_posterior
+
+    def state_after(self, x: Tensor, *, from_guide: bool = True) -> STCNState:
+        """Return the state behind ``x``, in one pass; see :meth:`SequenceModel.state_after`."""
+        backbone, features = self.backbone.extend(self.backbone.initial_state(len(x)), F.pad(x, (0, 0, 1, 0))[:, :-1])
+        if self.pointwise:
+            return STCNState(backbone, self.output.initial_state(len(x)))
+        _, last = self.backbone.step(backbone, x[:, -1])
+        features = tuple(torch.cat([d, row.unsqueeze(1)], dim=1) for d, row in zip(features, last, strict=True))
+        carry = Carry()
+        if from_guide:
+            self.guide(x, prepared={"x": x, "features": features}, carry=carry)
+            self.guide.release()
+        else:
+            self.model(x, features=features, carry=carry)
+        return STCNState(backbone, carry.value)
 
 
 def _for_guide(name: str) -> str:
@@ -227,21 +283,10 @@ class STCNFilter(ParticleFilter):
 
     def _draw(self, steps: slice) -> None:
         """Draw the latents of these steps."""
-        net, draws = self.net, list[Tensor]()
-        before = [d[:, :-1][:, steps] for d in self.features]
-        log_prior = log_posterior = self.x.new_zeros(())
-        for layer, past, d in zip(reversed(net.ladder), reversed(before), reversed(self.features), strict=True):
-            above = draws[-1] if draws else None
-            prior = layer.prior(past, above)
-            posterior = layer.posterior(prior, d[:, 1:][:, steps], above)
-            if self.mask is not None:
-                posterior = dist.Normal(*prior_where_masked(posterior, prior, self.mask[:, steps]))
-            if not draws:
-                posterior = posterior.expand((self.lead[0], *posterior.batch_shape))
-            draws.append(z := posterior.rsample())
-            log_prior = log_prior + prior.log_prob(z).sum(-1)
-            log_posterior = log_posterior + posterior.log_prob(z).sum(-1)
-        self.inputs = net.output_input(draws, before).unbind(-2)
+        before, now = [d[:, :-1][:, steps] for d in self.features], [d[:, 1:][:, steps] for d in self.features]
+        mask = None if self.mask is None else self.mask[:, steps]
+        draws, log_prior, log_posterior = self.net.draw_from_guide(before, now, mask, self.lead[0])
+        self.inputs = self.net.output_input(draws, before).unbind(-2)
         self.terms = list(zip(log_prior.unbind(-1), log_posterior.unbind(-1), strict=True))
 
     def start(self) -> Any:

@@ -108,6 +108,8 @@ SYSTEMS = SMALL | {
     "stcn pointwise": changed(SMALL["stcn"], output=POINTWISE),
     "stcn plain": changed(SMALL["stcn"], dense=False),
     "stcn plain pointwise": changed(SMALL["stcn"], dense=False, output=POINTWISE),
+    "stcn output sees past": dataclasses.replace(changed(SMALL["stcn"], output_sees_past=True), reach=6),
+    "stcn pointwise output sees past": changed(SMALL["stcn"], output=POINTWISE, output_sees_past=True),
     "ladder rnn": LADDER_RNN,
     "ladder rnn plain": changed(LADDER_RNN, dense=False, output=POINTWISE),
     "wavenet dense": changed(SMALL["wavenet"], taps=(1, 2)),
