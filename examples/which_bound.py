@@ -73,6 +73,14 @@ class Raw(nn.Module):
         """Return ``(batch, time, 1)`` once for each layer."""
         return x, x
 
+    def initial_state(self, batch_size: int) -> tuple[()]:
+        """Return nothing: the feature of a step is the step."""
+        return ()
+
+    def step(self, state: tuple[()], x: Tensor) -> tuple[tuple[()], tuple[Tensor, Tensor]]:
+        """Return the features of one step."""
+        return state, (x, x)
+
 
 class Linear(nn.Module):
     """In the place of the ladder's networks: ``N(slope * d + above_slope * z_above, scale)``."""

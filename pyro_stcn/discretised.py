@@ -281,12 +281,19 @@ class DiscretisedMixture(TorchDistribution):
         if self._validate_args:
             self._validate_sample(value)
             self._check_grid(value)
+        # The weights add up to one up to rounding only.
+        return (self.logits + self.component_log_prob(value).sum(-1)).logsumexp(-1).clamp(max=0.0)
+
+    def component_log_prob(self, value: Tensor) -> Tensor:
+        """Log-probability of every dimension in every component: ``(..., M, D)`` of ``(..., D)``."""
         integer = self.grid.nearest(value).to(self.loc.dtype).unsqueeze(-2)
         centre = (self.grid.position(integer) - self.loc) / self.scale
         half = 0.5 * self.grid.width / self.scale
-        log_mass = _SHAPES[self.bins].log_mass(centre, half, integer == self.grid.low, integer == self.grid.high)
-        # The weights add up to one up to rounding only.
-        return (self.logits + log_mass.sum(-1)).logsumexp(-1).clamp(max=0.0)
+        return _SHAPES[self.bins].log_mass(centre, half, integer == self.grid.low, integer == self.grid.high)
+
+    def weighted(self, logits: Tensor) -> DiscretisedMixture:
+        """Return the mixture with other log-weights, ``(..., M)``."""
+        return DiscretisedMixture(logits, self.loc, self.scale, self.grid, self.bins)
 
     def _check_grid(self, value: Tensor) -> None:
         raw = self.grid.raw(value)

@@ -62,11 +62,18 @@ class DiagonalGaussianMixture(TorchDistribution):
         constant = 0.5 * math.log(2 * math.pi) * self.event_shape[0]
         return (log_weight + log_component).logsumexp(-1) - constant
 
+    def component_log_prob(self, value: Tensor) -> Tensor:
+        """Log-density of every dimension in every component: ``(..., M, D)`` of ``(..., D)``."""
+        standard = (value.unsqueeze(-2) - self.loc) / self.scale
+        return -(0.5 * standard.square() + self.scale.log()) - 0.5 * math.log(2 * math.pi)
+
     def marginal_log_prob(self, value: Tensor) -> Tensor:
         """Log-density of every dimension by itself: ``(..., D)`` of ``(..., D)``."""
-        standard = (value.unsqueeze(-2) - self.loc) / self.scale
-        log_component = -(0.5 * standard.square() + self.scale.log()) - 0.5 * math.log(2 * math.pi)
-        return (self.logits.unsqueeze(-1) + log_component).logsumexp(-2)
+        return (self.logits.unsqueeze(-1) + self.component_log_prob(value)).logsumexp(-2)
+
+    def weighted(self, logits: Tensor) -> DiagonalGaussianMixture:
+        """Return the mixture with other log-weights, ``(..., M)``."""
+        return DiagonalGaussianMixture(logits, self.loc, self.scale, self.floor)
 
     def sample(self, sample_shape: tuple[int, ...] = ()):
         """Draw a component, then the event from it."""

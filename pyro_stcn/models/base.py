@@ -137,7 +137,7 @@ class SequenceModel(nn.Module, ABC):
         :returns: the state, and a distribution with batch shape ``(batch,)`` and event shape ``(data_dim,)``.
         """
 
-    def step_given(self, state: Any, x_previous: Tensor, x: Tensor) -> tuple[Any, Terms]:
+    def step_given(self, state: Any, x_previous: Tensor, x: Tensor, particles: int | None = None) -> tuple[Any, Terms]:
         """Do what :meth:`step` does where the step itself is known: its latents come from the guide, if that can be.
 
         ``exp(prior - posterior + likelihood)`` is an unbiased estimate of p(x_t | what the state holds). By default the
@@ -145,7 +145,8 @@ class SequenceModel(nn.Module, ABC):
 
         :param x_previous: the step before, ``(batch, data_dim)``; zeros before the first.
         :param x: the step, ``(batch, data_dim)``.
-        :returns: the state, and log-densities ``(batch,)``.
+        :param particles: for a :attr:`pointwise` model, how many draws to score; its state does not depend on them.
+        :returns: the state, and log-densities ``(batch,)``, with ``particles`` in front where they were asked for.
         """
         state, distribution = self.step(state, x_previous)
         likelihood = distribution.log_prob(x)

@@ -151,7 +151,9 @@ class SequentialModel(SequenceModel, Conditionals):
         memory = self.absorb(memory, contexts, z)
         return SequentialState(carried, memory, True), self.emission(memory, contexts, z)
 
-    def step_given(self, state: SequentialState, x_previous: Tensor, x: Tensor) -> tuple[SequentialState, Terms]:
+    def step_given(
+        self, state: SequentialState, x_previous: Tensor, x: Tensor, particles: int | None = None
+    ) -> tuple[SequentialState, Terms]:
         """Draw z_t from the guide, where that does not look ahead; see :meth:`SequenceModel.step_given`."""
         if self.guide_sees_future:
             return super().step_given(state, x_previous, x)

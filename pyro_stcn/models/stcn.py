@@ -208,13 +208,15 @@ class STCN(SequenceModel):
         output, hidden = self.output.step(state.output, self.output_input(draws, list(past)))
         return STCNState(backbone, output), self.observation(hidden)
 
-    def step_given(self, state: STCNState, x_previous: Tensor, x: Tensor) -> tuple[STCNState, Terms]:
+    def step_given(
+        self, state: STCNState, x_previous: Tensor, x: Tensor, particles: int | None = None
+    ) -> tuple[STCNState, Terms]:
         """Draw z_t from the guide and score the step; see :meth:`SequenceModel.step_given`."""
         if self.config.independent_draws:
-            return super().step_given(state, x_previous, x)
+            return super().step_given(state, x_previous, x, particles)
         backbone, past = self.backbone.step(state.backbone, x_previous)
         _, present = self.backbone.step(backbone, x)
-        draws, log_prior, log_posterior = self.draw_from_guide(list(past), list(present))
+        draws, log_prior, log_posterior = self.draw_from_guide(list(past), list(present), None, particles)
         output, hidden = self.output.step(state.output, self.output_input(draws, list(past)))
         likelihood = self.observation(hidden).log_prob(x)
         return STCNState(backbone, output), Terms(log_prior, log_posterior, likelihood)
