@@ -1,11 +1,12 @@
 """Stochastic temporal convolutional networks in Pyro: a ladder of latents on any causal network."""
 
-from .bounds import FIVO, IWAE, DReG
+from .bounds import FIVO, IWAE, DReG, FreeBits
 from .checkpoint import load_model, save_model
 from .data.batch import SequenceDataset
 from .discretised import DiscretisedMixtureConfig, bits_per_sample
 from .evaluation import evaluate
-from .generation import generate, reconstruct
+from .generation import generate, reconstruct, resample, sample
+from .imputation import impute
 from .ladder import LadderConfig
 from .lstm import StackedLSTMConfig
 from .models import MODELS, STCN, Evidence, SequenceModel, STCNConfig
@@ -19,6 +20,9 @@ from .observation import (
 )
 from .posterior import from_pyro_svi
 from .presets import PRESETS, preset
+from .protocols import PROTOCOLS, evaluate_as
+from .states import Continuation, begin, load_continuation, prime, save_continuation
+from .streaming import Stream
 from .tcn import DilatedTCNConfig
 from .training import TrainingConfig, fit
 
@@ -27,13 +31,16 @@ __all__ = [
     "IWAE",
     "MODELS",
     "PRESETS",
+    "PROTOCOLS",
     "STCN",
     "BernoulliConfig",
     "CausalOutputConfig",
+    "Continuation",
     "DReG",
     "DilatedTCNConfig",
     "DiscretisedMixtureConfig",
     "Evidence",
+    "FreeBits",
     "GaussianMixtureConfig",
     "LadderConfig",
     "NormalConfig",
@@ -43,14 +50,23 @@ __all__ = [
     "SequenceDataset",
     "SequenceModel",
     "StackedLSTMConfig",
+    "Stream",
     "TrainingConfig",
+    "begin",
     "bits_per_sample",
     "evaluate",
+    "evaluate_as",
     "fit",
     "from_pyro_svi",
     "generate",
+    "impute",
+    "load_continuation",
     "load_model",
     "preset",
+    "prime",
     "reconstruct",
+    "resample",
+    "sample",
+    "save_continuation",
     "save_model",
 ]

@@ -2,6 +2,14 @@
 
 import re
 from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from pyro_stcn.data import Standardiser
+
+from .small import CAUSAL, small_data, small_stcn
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
@@ -15,6 +23,25 @@ def test_python_blocks_run_in_order(tmp_path, monkeypatch):
     assert namespace["bound"] < 0
     assert namespace["paths"].shape == (4, 100, 3)
     assert (tmp_path / "runs" / "walks" / "best.safetensors").exists()
+
+
+@pytest.mark.parametrize("page", ["generation", "which_number"])
+def test_python_blocks_of_the_docs_run_in_order(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    data = small_data(5)
+    unit = Standardiser((0.0,) * 4, (2.0,) * 4)
+    namespace = {
+        "net": small_stcn(CAUSAL),
+        "x": torch.randn(8, 60, 4),
+        "test": data,
+        "corpus": SimpleNamespace(test=data, standardiser=unit),
+        "other_standardiser": Standardiser((0.0,) * 4, (3.0,) * 4),
+    }
+    text = (ROOT / "docs" / f"{page}.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    assert len(blocks) >= 2
+    for code in blocks:
+        exec(compile(code, f"docs/{page}.md", "exec"), namespace)
 
 
 def test_make_targets_exist():
