@@ -24,7 +24,7 @@ from pyro.infer import ELBO
 from pyro_stcn import plots
 from pyro_stcn.bounds import FIVO, IWAE, DReG, FreeBits
 from pyro_stcn.checkpoint import CheckpointError, load_model
-from pyro_stcn.comparison import Score, by_system, markdown_table
+from pyro_stcn.comparison import Score, by_system, figures_table, markdown_table
 from pyro_stcn.data import Corpus, DataError, load_strokes, load_timit
 from pyro_stcn.presets import preset
 from pyro_stcn.study import InterruptedRunError, Row, run, score
@@ -74,7 +74,7 @@ def main(args: Args) -> None:
                 figure = f"{np.mean(one.nats):.1f} nats per sequence ({one.bound}, {one.evidence})"
                 print(f"{one.system}, seed {seed}: {figure}", flush=True)
             scores += made
-    table = markdown_table(scores)
+    table = f"{markdown_table(scores)}\n\n{figures_table(scores)}"
     print(table)
     (args.output / "table.md").write_text(f"{corpus.description}\n\n{args.steps} updates. {table}\n")
     plots.comparison(by_system(scores)).figure.savefig(args.output / "table.png", dpi=120)

@@ -13,7 +13,7 @@ import numpy as np
 from .evaluation import Evaluation, Statistic
 from .models import Evidence
 
-__all__ = ["Score", "by_system", "markdown_table"]
+__all__ = ["Score", "by_system", "figures_table", "markdown_table"]
 
 
 @dataclass(frozen=True)
@@ -122,4 +122,34 @@ def markdown_table(scores: Sequence[Score]) -> str:
             "",
             f"Time per step is a ratio to the fastest, {fastest * 1e3:.0f} ms, of runs made one after the other.",
         ]
+    return "\n".join(lines)
+
+
+def figures_table(scores: Sequence[Score]) -> str:
+    """Return a table with every bound of every system: how many nats each one recovers from the ELBO.
+
+    Means over seeds; errors are over sequences, of a gain over the ELBO those of the paired difference.
+    """
+    groups = by_system(scores)
+    inner = ("log-likelihood term", "KL ")
+    names = dict.fromkeys(n for score in scores for n in score.figures if not n.startswith(inner))
+    lines = [
+        f"Nats per sequence, mean ± standard error over {len(scores[0].nats)} sequences; in brackets the gain over the "
+        "first figure of the row, paired.",
+        "",
+        f"| system | {' | '.join(names)} |",
+        "|---" * (len(names) + 1) + "|",
+    ]
+    for system, group in groups.items():
+        cells: list[str] = []
+        first: np.ndarray | None = None
+        for name in names:
+            if not all(name in score.figures for score in group):
+                cells.append("")
+                continue
+            values = np.mean([score.figures[name] for score in group], 0)
+            gain = "" if first is None else f" ({Statistic.of(values - first)})"
+            first = values if first is None else first
+            cells.append(f"{Statistic.of(values)}{gain}")
+        lines.append(f"| {system} | {' | '.join(cells)} |")
     return "\n".join(lines)

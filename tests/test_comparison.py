@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
-from pyro_stcn.comparison import Score, by_system, markdown_table
+from pyro_stcn.comparison import Score, by_system, figures_table, markdown_table
 from pyro_stcn.evaluation import Statistic, evaluate
 from pyro_stcn.models import Evidence
 from pyro_stcn.observation import GaussianMixtureConfig
@@ -80,3 +80,18 @@ def test_a_time_that_was_not_measured_is_left_out():
     cells = {line.split("|")[1].strip(): line.split("|")[-2].strip() for line in table.splitlines() if "1,234" in line}
     assert cells == {"a": "", "b": "1.0"}
     assert "nan" not in markdown_table([score(seconds=float("nan"))])
+
+
+def test_the_table_of_figures_has_every_bound_and_what_it_gains_over_the_elbo():
+    figures = {"ELBO": (0.0, 1.0, 5.0), "FIVO-2": (1.0, 2.0, 9.0), "log-likelihood term": (9.0,) * 3}
+    figures["KL z1"] = (1.0,) * 3
+    bounded = dataclasses.replace(score(), figures=figures)
+    other = dataclasses.replace(score(seed=1), figures=figures | {"ELBO": (2.0, 3.0, 7.0)})
+    exact = dataclasses.replace(score("b", evidence=Evidence.EXACT), figures={"log-likelihood": (1.0, 2.0, 6.0)})
+    table = figures_table([bounded, exact, other])
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in table.splitlines() if line.startswith("| ")]
+    assert rows[0] == ["system", "ELBO", "FIVO-2", "log-likelihood"]
+    gain = Statistic.of(np.array([0.0, 0.0, 3.0]))
+    elbo, fivo = (Statistic.of(np.array(values)) for values in ([1.0, 2.0, 6.0], [1.0, 2.0, 9.0]))
+    assert rows[1] == ["a", str(elbo), f"{fivo} ({gain})", ""]
+    assert rows[2] == ["b", "", "", str(Statistic.of(np.array([1.0, 2.0, 6.0])))]
