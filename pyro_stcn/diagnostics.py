@@ -71,6 +71,12 @@ def pareto_khat(log_weights: Tensor) -> Tensor:
         return log_weights.new_full(log_weights.shape[1:], float("nan"))
     largest = (log_weights - log_weights.amax(0)).exp().sort(0).values[-tail - 1 :]
     excess = (largest[1:] - largest[0]).T
-    # Equal weights have no tail at all.
-    fits = [fit_generalized_pareto(row)[0] if row[-1] > 0 else -float("inf") for row in excess]
-    return torch.as_tensor([float(k) for k in fits], dtype=log_weights.dtype)
+    return torch.as_tensor([_shape_of_tail(row) for row in excess], dtype=log_weights.dtype)
+
+
+def _shape_of_tail(excess: Tensor) -> float:
+    if excess[-1] <= 0:
+        return -float("inf")  # equal weights have no tail at all
+    if excess[len(excess) // 4] <= 0:
+        return float("inf")  # a few weights are so large that the others are 0 beside them: nothing to fit
+    return float(fit_generalized_pareto(excess)[0])

@@ -11,9 +11,19 @@ import numpy as np
 from matplotlib.axes import Axes
 
 from .comparison import Score
+from .handwriting import HISTOGRAMS, StrokeStatistics
 from .models import Evidence
 
-__all__ = ["comparison", "kl_by_layer", "spectrogram", "strokes", "training_curve", "waveform"]
+__all__ = [
+    "comparison",
+    "handwriting",
+    "kl_by_layer",
+    "spectrogram",
+    "stroke_histograms",
+    "strokes",
+    "training_curve",
+    "waveform",
+]
 
 
 def training_curve(folder: str | Path, ax: Axes | None = None) -> Axes:
@@ -138,13 +148,116 @@ def strokes(sequence: np.ndarray, ax: Axes | None = None, *, invert_y: bool = Tr
     :param invert_y: y grows downwards, as in most files.
     """
     ax = ax or plt.subplots(figsize=(6, 3), layout="constrained")[1]
-    points = np.cumsum(sequence[:, :2], axis=0)
-    for stroke in np.split(points, np.flatnonzero(sequence[:, 2] > 0.5) + 1):
-        if len(stroke):
-            ax.plot(*stroke.T, color="k", lw=1, marker="." if len(stroke) == 1 else None, ms=3)
+    _ink(np.cumsum(sequence[:, :2], axis=0), sequence[:, 2], ax, "k")
     ax.set_aspect("equal")
     ax.yaxis.set_inverted(invert_y)
     return ax
+
+
+def handwriting(
+    columns: Mapping[str, Sequence[np.ndarray]],
+    axes: np.ndarray | None = None,
+    *,
+    prefix: int | Sequence[int] = 0,
+    invert_y: bool = True,
+) -> np.ndarray:
+    """Lines of handwriting side by side, all at one scale: a column for each system, ground truth first.
+
+    Lines begin at the left edge of their column, and are in the middle of their row; where the beginning was given, it
+    alone counts, so that it is at the same place in the whole row.
+
+    :param columns: lines by the name of their column: raw sequences ``(T, 3)`` as in :func:`strokes`, of which
+        ``(0, 3)`` leaves a gap.
+    :param axes: one for each column, which should have equal sizes; default: a new figure that fits.
+    :param prefix: how many steps at the beginning of the lines were given to the model, one number or one for each row.
+        They are drawn in another colour.
+    :param invert_y: y grows downwards, as in most files.
+    :returns: the Axes, ``(columns,)``.
+    :raises ValueError: if nothing is to be drawn, or ``axes`` or ``prefix`` do not fit.
+    """
+    rows = max((len(lines) for lines in columns.values()), default=0)
+    given = [prefix] * rows if isinstance(prefix, int) else list(prefix)
+    if len(given) < rows:
+        raise ValueError(f"there are {rows} rows and {len(given)} numbers of steps that were given")
+    places = {
+        name: [_places(line, steps) for line, steps in zip(lines, given, strict=False)]
+        for name, lines in columns.items()
+    }
+    every = [p for lines in places.values() for p in lines if len(p)]
+    if not every:
+        raise ValueError("there is no handwriting to draw")
+    left, right = min(p[:, 0].min() for p in every), max(p[:, 0].max() for p in every)
+    # The middle of each row is so far down that no line of it reaches up into the row above.
+    across = [[lines[i] for lines in places.values() if i < len(lines) and len(lines[i])] for i in range(rows)]
+    sign = 1 if invert_y else -1
+    above = [max((-sign * p[:, 1]).max() for p in row) if row else 0.0 for row in across]
+    below = [max((sign * p[:, 1]).max() for p in row) if row else 0.0 for row in across]
+    gap = 0.15 * max(np.mean(np.add(above, below)), 1e-9)
+    down = np.cumsum(np.add(above, [0.0, *below[:-1]]) + gap)
+    height, width = down[-1] + below[-1] + gap, max(right - left, 1e-9) + 2 * gap
+    if axes is None:
+        scale = 0.9 / (height / rows)  # inches: a row is so high, unless the figure would become too large
+        scale = min(scale, 24 / (len(columns) * width), 40 / height)
+        size = (max(len(columns) * width * scale, 1.0) + 0.2, max(height * scale, 0.5) + 0.5)
+        axes = plt.subplots(1, len(columns), figsize=size, squeeze=False, layout="constrained")[1][0]
+    if len(axes) != len(columns):
+        raise ValueError(f"there are {len(columns)} columns and {len(axes)} Axes")
+    for ax, (name, lines) in zip(axes, columns.items(), strict=True):
+        for line, place, y, steps in zip(lines, places[name], down, given, strict=False):
+            _ink(place + np.array([0, sign * y]), line[:, 2], ax, "k", steps)
+        ax.set(xlim=(left - gap, right + gap), ylim=(height, 0) if invert_y else (-height, 0), aspect="equal")
+        ax.set_title(name, loc="left")
+        ax.set_axis_off()
+    return np.asarray(axes)
+
+
+def stroke_histograms(
+    statistics: Mapping[str, StrokeStatistics], axes: np.ndarray | None = None, *, invert_y: bool = True
+) -> np.ndarray:
+    """Step lengths, jump lengths and directions of several systems, over the first, which is filled: real data.
+
+    :param statistics: by name, all with the bins of the first.
+    :param axes: three; default: new ones.
+    :param invert_y: y grows downwards, as in most files.
+    :returns: the Axes, ``(3,)``.
+    """
+    if axes is None:
+        axes = plt.subplots(1, 3, figsize=(13, 3.6), layout="constrained")[1]
+    for ax, name in zip(axes, HISTOGRAMS, strict=True):
+        for i, (label, made) in enumerate(statistics.items()):
+            edges, shares = made.edges[name], 100 * made.histogram(name)
+            if name == "direction":
+                edges = np.degrees(edges)
+            first = {"fill": True, "color": "0.8"} if i == 0 else {"color": f"C{i - 1}", "lw": 1.2}
+            ax.stairs(shares, edges, label=label, **first)
+        ax.set(xlabel=f"{name} (last bin: and longer)", ylabel="% of jumps" if "jump" in name else "% of steps")
+        ax.set_xlim(edges[0], edges[-1])
+    vertical = ("down", "up") if invert_y else ("up", "down")
+    axes[-1].set_xticks([0, 90, 180, 270], ["right", vertical[0], "left", vertical[1]])
+    axes[-1].set(xlabel="direction of steps")
+    axes[0].legend()
+    return np.asarray(axes)
+
+
+def _places(line: np.ndarray, given: int) -> np.ndarray:
+    """Where the pen is, ``(T, 2)``: the line, or what was given of it, begins at x = 0 and has its middle at y = 0."""
+    points = np.cumsum(line[:, :2], axis=0, dtype=np.float64)
+    if not len(points):
+        return points
+    seen = points[: given or None]
+    return points - [seen[:, 0].min(), (seen[:, 1].min() + seen[:, 1].max()) / 2]
+
+
+def _ink(points: np.ndarray, pen: np.ndarray, ax: Axes, color: str, prefix: int = 0) -> None:
+    """Draw places of the pen, ``(T, 2)``, as ink, the first steps of them in another colour."""
+    start = 0
+    for stroke in np.split(points, np.flatnonzero(pen > 0.5) + 1):
+        cut = min(max(prefix - start, 0), len(stroke))
+        # What goes on in a stroke begins where the given part of it ends.
+        for piece, shade in ((stroke[:cut], "C1"), (stroke[max(cut - 1, 0) if cut < len(stroke) else cut :], color)):
+            if len(piece):
+                ax.plot(*piece.T, color=shade, lw=1, marker="." if len(stroke) == 1 else None, ms=3)
+        start += len(stroke)
 
 
 def _rows(path: Path) -> dict[str, np.ndarray]:

@@ -65,8 +65,7 @@ class CausalConv1d(nn.Conv1d):
         lags = range(self.history, 0, -dilation)
         window = torch.stack([buffer[:, (position - lag) % self.history] for lag in lags] + [x], dim=-1)
         out = F.conv1d(window, self.weight, self.bias).squeeze(-1)
-        slot = torch.tensor([position % self.history], device=x.device)
-        return buffer.index_copy(1, slot, x.unsqueeze(1)), out
+        return buffer.select_scatter(x, 1, position % self.history), out
 
 
 class WaveNetBlock(nn.Module):

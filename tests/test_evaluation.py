@@ -300,6 +300,8 @@ def test_effective_sample_size_and_khat_of_known_weights():
         assert pareto_khat(-k * uniform.log()).item() == pytest.approx(k, abs=0.15)
     assert pareto_khat(torch.zeros(100, 2)).tolist() == [-math.inf] * 2
     assert torch.isnan(pareto_khat(torch.randn(24, 2))).all(), "too few for a tail"
+    spread = torch.arange(100.0, dtype=torch.float64).unsqueeze(1) * 1e4
+    assert pareto_khat(spread).tolist() == [math.inf], "one weight is everything"
 
 
 def test_a_report_says_how_good_the_weights_are():
