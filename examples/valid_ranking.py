@@ -25,6 +25,7 @@ from pyro_stcn import plots
 from pyro_stcn.bounds import FIVO, IWAE, DReG, FreeBits
 from pyro_stcn.checkpoint import CheckpointError, load_model
 from pyro_stcn.comparison import Score, by_system, figures_table, markdown_table
+from pyro_stcn.configs import config_to_dict
 from pyro_stcn.data import Corpus, DataError, load_strokes, load_timit
 from pyro_stcn.presets import preset
 from pyro_stcn.study import InterruptedRunError, Row, run, score
@@ -121,15 +122,15 @@ def with_shared_draws(row: Row, reported: Score, corpus: Corpus, args: Args) -> 
     """Score the weights of a run with independent draws once more, each latent drawn once."""
     folder = args.output / f"{row.name}-{args.steps}-{reported.seed}"
     shared = folder / "shared-draws"
-    if (shared / "score.json").exists() and (made := Score.load(shared / "score.json")).identity == reported.identity:
-        return made
     trained, _ = load_model(folder / "best.safetensors")
     net = replace(trained.config, independent_draws=False).build()
+    identity = reported.identity | {"scored as": config_to_dict(net.config)}
+    if (shared / "score.json").exists() and (made := Score.load(shared / "score.json")).identity == identity:
+        return made
     net.load_state_dict(trained.state_dict())
     shared.mkdir(exist_ok=True)
     k = args.particles
-    kept = ("seed", "seconds_per_step", "steps", "identity")
-    facts = {name: getattr(reported, name) for name in kept}
+    facts = {name: getattr(reported, name) for name in ("seed", "seconds_per_step", "steps")} | {"identity": identity}
     made = score(f"{row.name}, shared draws", net, corpus, shared, particles=k, filter=FIVO(k), **facts)
     made.save(shared / "score.json")
     return made

@@ -3,6 +3,7 @@
 from .bounds import FIVO, IWAE, DReG, FreeBits
 from .checkpoint import load_model, save_model
 from .data.batch import SequenceDataset
+from .data.standardise import Standardiser
 from .discretised import DiscretisedMixtureConfig, bits_per_sample
 from .evaluation import evaluate
 from .generation import generate, reconstruct, resample, sample
@@ -50,6 +51,7 @@ __all__ = [
     "SequenceDataset",
     "SequenceModel",
     "StackedLSTMConfig",
+    "Standardiser",
     "Stream",
     "TrainingConfig",
     "begin",

@@ -8,17 +8,18 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-from pyro.infer.enum import get_importance_trace
 from torch import Tensor
+from torch.distributions import kl_divergence
 from tqdm import tqdm
 
 from .bounds import FIVO, PARTICLES
 from .data.batch import SequenceBatch, SequenceDataset, batches
 from .data.standardise import Standardiser
-from .diagnostics import effective_sample_size, kl_by_layer, pareto_khat
+from .diagnostics import effective_sample_size, pareto_khat
 from .distributions import log_marginals
-from .models import Carry, Evidence, SequenceModel
-from .reports import Evaluation, Statistic
+from .models import Carry, SequenceModel
+from .models.unroll import StepwiseNormal
+from .reports import Evaluation, Statistic, check_standardiser
 
 __all__ = ["Evaluation", "Statistic", "evaluate"]
 
@@ -55,8 +56,8 @@ def evaluate(
     :param chunk: draws that are computed together.
     :param window: steps that are computed together; what lies before is carried over, so the figures are those of the
         whole sequence, and memory does not grow with its length. For models whose guide does not look ahead.
-    :raises ValueError: when a value is not finite, naming the first such sequence; and for ``given_first`` where it
-        would give no bound.
+    :raises ValueError: when a value is not finite, naming the first such sequence; for ``given_first`` where it would
+        give no bound, or with a filter; and for a standardiser that does not fit the data.
     :raises NotImplementedError: for ``window`` with a guide that looks ahead, or with a filter.
     """
     for name, value in (("particles", particles), ("repeats", repeats), ("batch_size", batch_size), ("chunk", chunk)):
@@ -69,6 +70,12 @@ def evaluate(
             f"x_1 cannot be given to {type(net).__name__}: later steps look at z_1, whose draw from the guide would "
             "bring knowledge of what is scored, uncharged, and the figure would be no bound. Score all steps."
         )
+    if given_first and (filter is not None or not net.scores_first_step):
+        raise ValueError("given_first is for models that score the first step, and a particle filter scores it always")
+    if (given_first or not net.scores_first_step) and not (np.asarray(dataset.lengths) > 1).any():
+        raise ValueError("no sequence has a second step, and the first is not scored")
+    if standardiser is not None:
+        check_standardiser(standardiser, dataset.data_dim, getattr(net.config.observation, "without_unit", ()))
     if not net.latent_names:
         particles = repeats = 1
     weight = next(net.parameters())
@@ -76,26 +83,27 @@ def evaluate(
     net.eval()
     total = math.ceil(len(dataset) / batch_size) * repeats
     bar = tqdm(total=total, desc="evaluating", disable=None if progress else True, leave=False)
-    found = []
+    results: list[list[dict[str, Tensor]]] = [[] for _ in range(repeats)]
     try:
         with bar, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
-            for _ in range(repeats):
-                results: list[dict[str, Tensor]] = []
-                for batch in batches(dataset, batch_size):
-                    batch = batch.to(weight.device, weight.dtype)
+            for batch in batches(dataset, batch_size):
+                batch = batch.to(weight.device, weight.dtype)
+                prepared = net.guide.prepare(batch.x, batch.mask) if window is None else None
+                for result in results:
                     scorer = _Scorer(net, batch, particles, chunk, given_first, standardiser)
-                    results.append(scorer.run(window))
+                    result.append(scorer.run(window, prepared))
                     if filter is not None:
-                        bound = filter.log_evidence(net.model, net.guide, batch.x, batch.mask)
-                        results[-1]["filtered"] = bound.double()
+                        result[-1]["filtered"] = filter.log_evidence(net.model, net.guide, batch.x, batch.mask)
                     bar.update()
-                values = {key: torch.cat([r[key] for r in results]).cpu().numpy() for key in results[0]}
-                found.append(_evaluation(net, dataset, particles, filter, given_first, standardiser, values))
     finally:
         for module, training in modes.items():
             module.training = training
         net.guide.release()
+    found = []
+    for result in results:
+        values = {key: torch.cat([r[key] for r in result]).cpu().numpy() for key in result[0]}
+        found.append(_evaluation(net, dataset, particles, filter, given_first, standardiser, values))
     return Evaluation.mean_of(found)
 
 
@@ -127,13 +135,14 @@ def _evaluation(
         iwae_per_step=values.get("iwae_per_step"),
         filtered=None if filter is None else (values["filtered"], filter.num_particles),
         standardiser=standardiser,
+        without_unit=getattr(net.config.observation, "without_unit", ()),
         discrete=getattr(net.config.observation, "discrete", False),
         **diagnostics,
     )
 
 
 class _Scorer:
-    """Sums over one batch, window by window and some draws at a time."""
+    """Sums over one batch in float64, window by window and some draws at a time."""
 
     def __init__(
         self,
@@ -144,35 +153,41 @@ class _Scorer:
         given_first: bool,
         standardiser: Standardiser | None,
     ):
-        self.net, self.batch, self.particles, self.given_first = net, batch, particles, given_first
+        self.net, self.batch, self.particles = net, batch, particles
         self.draws = [min(chunk, particles - start) for start in range(0, particles, chunk)]
+        self.scored = batch.mask.clone()
+        if given_first or not net.scores_first_step:
+            self.scored[:, 0] = False
         self.ceiling: Tensor | None = None
         if standardiser is not None:  # log-density of standardised data where that of raw data is 1
             self.ceiling = torch.as_tensor(standardiser.std, dtype=batch.x.dtype, device=batch.x.device).log()
         self.sums: dict[str, Tensor] = {}
 
-    def run(self, window: int | None) -> dict[str, Tensor]:
-        """Return every value per sequence, ``(batch,)`` in float64."""
+    def run(self, window: int | None, prepared: dict[str, Any] | None) -> dict[str, Tensor]:
+        """Return every value per sequence, ``(batch,)`` in float64.
+
+        :param prepared: what the guide prepares of the whole batch, where there are no windows.
+        """
         x, mask, guide = self.batch.x, self.batch.mask, self.net.guide
         log_weights: list[Any] = [0.0] * len(self.draws)
         carries = [Carry() for _ in self.draws]
         reading, per_step = None, torch.zeros((), dtype=torch.float64)
         for start in range(0, x.shape[1], window or x.shape[1]):
             span = slice(start, start + (window or x.shape[1]))
-            if window is None:
-                prepared = guide.prepare(x, mask)
+            if prepared is None:
+                given, reading = guide.read(x[:, span], mask[:, span], reading)
             else:
-                prepared, reading = guide.read(x[:, span], mask[:, span], reading)
+                given = prepared
             step_weight: Tensor | None = None
             for number, draws in enumerate(self.draws):
-                given: dict[str, Any] = {"prepared": prepared}
-                if window is not None and self.net.latent_names:
-                    given["carry"] = carries[number]
-                cells = self._draw(draws, span, given, with_ceiling=number == 0)
-                log_weight = cells.pop("log_weight")
-                log_weights[number] = log_weights[number] + self._per_sequence(log_weight)
-                for key, value in cells.items():
-                    self.sums[key] = self.sums.get(key, 0) + self._per_sequence(value).sum(0)
+                extra: dict[str, Any] = {"prepared": given}
+                if prepared is None and self.net.latent_names:
+                    extra["carry"] = carries[number]
+                steps = self._draw(draws, span, extra, with_ceiling=number == 0)
+                log_weight = steps.pop("log_weight")
+                log_weights[number] = log_weights[number] + log_weight.sum(-1)
+                for key, value in steps.items():
+                    self.sums[key] = self.sums.get(key, 0) + value.sum(-1).sum(0)
                 if self.net.pointwise:
                     many = log_weight.logsumexp(0)
                     step_weight = many if step_weight is None else torch.logaddexp(step_weight, many)
@@ -185,34 +200,34 @@ class _Scorer:
         result = {key: value / self.particles for key, value in self.sums.items()}
         result["iwae"] = log_weights.logsumexp(0) - math.log(self.particles)
         result["effective"], result["khat"] = effective_sample_size(log_weights), pareto_khat(log_weights.cpu())
-        if self.net.pointwise and self.net.evidence is not Evidence.EXACT:
+        if self.net.pointwise and self.net.latent_names:
             result["iwae_per_step"] = per_step
         if above is not None:
-            result["above_ceiling"] = above / self.batch.mask.sum(1) / self.draws[0]
+            result["above_ceiling"] = above / self.scored.sum(1).clamp(min=1) / self.draws[0]
         return result
 
-    def _per_sequence(self, value: Tensor) -> Tensor:
-        """Sum ``(draws, batch, time)`` or ``(draws, batch)`` over time."""
-        return value.sum(-1) if value.dim() == 3 else value
-
     def _draw(self, draws: int, span: slice, given: dict[str, Any], with_ceiling: bool) -> dict[str, Tensor]:
-        """Draw latents and return, per draw and cell and in float64, the terms of the bound."""
+        """Draw latents and return the terms of the bound, ``(draws, batch, time)``, 0 where nothing is scored."""
         net, x, mask = self.net, self.batch.x[:, span], self.batch.mask[:, span]
-        nesting = 1 - net.sequence_dim
-        with pyro.plate(PARTICLES, draws, dim=-nesting):
-            model_trace, guide_trace = get_importance_trace("flat", nesting, net.model, net.guide, (x, mask), given)
+        with pyro.plate(PARTICLES, draws, dim=net.sequence_dim - 1):
+            net.guide(x, mask, **given)
+        model_trace, guide_trace = net.guide.get_traces()
         observed: Any = model_trace.nodes["x"]
-        cells = {"log_likelihood": observed["log_prob"].double()}
-        cells |= kl_by_layer(model_trace, guide_trace, net.latent_names)
-        cells["log_weight"] = cells["log_likelihood"] + sum(
-            model_trace.nodes[name]["log_prob"].double() - guide_trace.nodes[name]["log_prob"].double()
-            for name in net.latent_names
-        )
-        shape = (draws, *mask.shape[: -net.sequence_dim])
-        cells = {key: value.double().expand(shape) for key, value in cells.items()}
+        terms = {"log_likelihood": self._by_step(observed["fn"], x).log_prob(x)}
+        log_weight = terms["log_likelihood"].double()
+        for name in net.latent_names:
+            z: Any = model_trace.nodes[name]["value"]
+            p, q = (self._by_step(trace.nodes[name]["fn"], z) for trace in (model_trace, guide_trace))
+            terms[name] = kl_divergence(q, p)
+            log_weight = log_weight + p.log_prob(z).double() - q.log_prob(z).double()
+        terms["log_weight"] = log_weight
         if with_ceiling and self.ceiling is not None and (density := log_marginals(observed["fn"], x)) is not None:
-            above = (density > self.ceiling).double().mean(-1) * mask
-            cells["above_ceiling"] = above.expand(draws, *mask.shape)
-        if self.given_first and span.start == 0:
-            cells = {key: value.index_fill(-1, torch.zeros(1, dtype=torch.long), 0) for key, value in cells.items()}
-        return cells
+            terms["above_ceiling"] = (density > self.ceiling).double().mean(-1)
+        scored, shape = self.scored[:, span], (draws, *mask.shape)
+        return {key: torch.where(scored, value.double(), 0.0).expand(shape) for key, value in terms.items()}
+
+    def _by_step(self, distribution: Any, value: Tensor) -> Any:
+        """Return a site's distribution with time in the batch, so that sums over it can be taken in float64."""
+        if isinstance(distribution, StepwiseNormal):
+            return distribution.steps(value).to_event(1)
+        return distribution if self.net.pointwise else distribution.base_dist

@@ -81,6 +81,9 @@ def sample(
         raise ValueError(
             f"the continuation is of data with {start.x.shape[-1]} channels, the model's have {net.data_dim}"
         )
+    tempered_at_all = isinstance(latent_temperature, Mapping) or latent_temperature != 1
+    if getattr(net.config, "independent_draws", False) and (hold or tempered_at_all):
+        raise ValueError("with independent draws a latent has several values: it cannot be held or tempered")
     held = _held(net, hold, len(start), steps)
     temperatures = (
         dict(latent_temperature)
@@ -136,13 +139,16 @@ def resample(net: SequenceModel, x: Tensor, layers: Iterable[str], mask: Tensor 
     layers = set(layers)
     if unknown := layers - set(net.latent_names):
         raise ValueError(f"there is no latent {min(unknown)!r}; there are: {', '.join(net.latent_names) or 'none'}")
-    drawn = net.guide(x, mask)
-    fn: Any = net.guide.get_traces()[0].nodes["x"]["fn"]
-    if layers:
-        kept = {name: value for name, value in drawn.items() if name != "x" and name not in layers}
-        with poutine.trace() as trace, poutine.condition(data=kept):
-            net.model(x, mask)
-        fn = trace.trace.nodes["x"]["fn"]
-    mean = fn.mean
-    net.guide.release()
-    return mean
+    if layers and getattr(net.config, "independent_draws", False):
+        raise ValueError("with independent draws a latent has several values: it cannot be drawn anew by itself")
+    try:
+        drawn = net.guide(x, mask)
+        fn: Any = net.guide.get_traces()[0].nodes["x"]["fn"]
+        if layers:
+            kept = {name: value for name, value in drawn.items() if name != "x" and name not in layers}
+            with poutine.trace() as trace, poutine.condition(data=kept):
+                net.model(x, mask)
+            fn = trace.trace.nodes["x"]["fn"]
+        return fn.mean
+    finally:
+        net.guide.release()

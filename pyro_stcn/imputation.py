@@ -24,8 +24,8 @@ class Imputation:
 
     :param samples: ``(particles, batch, time, data_dim)``; observed values are as they were given.
     :param weights: ``(particles, batch)``, adding up to 1 for each sequence.
-    :param log_evidence: log of an unbiased estimate of p(observed values), ``(batch,)``. Its mean is a lower bound on
-        log p(observed values).
+    :param log_evidence: log of an unbiased estimate of p(observed values), ``(batch,)``: the mean over runs is a lower
+        bound on log p(observed values).
     :param survivors: how many different completions the particles still hold at the step where they hold fewest,
         ``(batch,)``: few means that more particles are needed.
     """
@@ -71,9 +71,12 @@ def impute(
     :param observed: bool, ``(batch, time)`` for whole steps or ``(batch, time, data_dim)``.
     :param particles: K.
     :param threshold: resample when the effective sample size is at most this fraction of K.
-    :raises ValueError: for shapes that do not fit, no particles, an observed value that is not finite, or a missing
-        first step where the model is always given it.
+    :raises ValueError: for shapes that do not fit, no particles, an observed value that is not finite, a missing
+        first step where the model is always given it, or a head that is no density.
+    :raises NotImplementedError: with independent draws of a latent.
     """
+    if not net.config.observation.normalised:
+        raise ValueError("this head is no density (its weights have a floor): there is no p(missing | observed)")
     if particles < 1:
         raise ValueError(f"particles must be at least 1, not {particles}")
     x = x.to(next(net.parameters()))

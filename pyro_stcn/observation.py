@@ -160,6 +160,8 @@ class PenStrokeConfig:
     stroke: NormalConfig | GaussianMixtureConfig = field(default_factory=GaussianMixtureConfig)
     floor: float = 0.0
 
+    without_unit: ClassVar[tuple[int, ...]] = (-1,)  # the pen has a probability and no density
+
     @property
     def normalised(self) -> bool:
         """Whether ``log_prob`` integrates to one."""

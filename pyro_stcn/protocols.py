@@ -18,7 +18,7 @@ from .data.standardise import Standardiser
 from .data.strokes import StrokeNormaliser
 from .evaluation import evaluate
 from .models import SequenceModel
-from .reports import Evaluation
+from .reports import Evaluation, check_standardiser
 
 __all__ = ["PROTOCOLS", "Protocol", "evaluate_as"]
 
@@ -35,7 +35,7 @@ class Protocol:
     :param unit: that unit in words.
     :param given_first: x_1 is given and T - 1 steps are scored.
     :param segment: cut every sequence into pieces of so many steps, each scored from nothing; what is left at the end
-        is dropped. None scores whole sequences.
+        is dropped, and a recording that is shorter. None scores whole sequences.
     :param caveat: what still differs.
     """
 
@@ -75,17 +75,23 @@ def evaluate_as(protocol: Protocol, net: SequenceModel, corpus: Corpus, **option
     """Score the test set under a published protocol, in its unit.
 
     :param options: of :func:`~pyro_stcn.evaluation.evaluate`.
-    :raises ValueError: where the protocol gives x_1 and that is no bound for this model.
+    :raises ValueError: where the model cannot be scored so: it scores other steps, its figures have no unit, or it
+        would be given x_1 and that is no bound for it; or where the data have other channels.
     """
-    result = evaluate(
-        net,
-        protocol.cut(corpus.test),
-        standardiser=corpus.standardiser,
-        given_first=protocol.given_first,
-        **options,
-    )
-    raw = [corpus.standardiser.invert(sequence) for sequence in corpus.train.sequences]
-    return replace(result.in_units_of(protocol.normaliser(raw)), protocol=protocol)
+    head: Any = net.config.observation
+    if not net.scores_first_step and not protocol.given_first:
+        raise ValueError(f"protocol {protocol.name} scores all steps, and this model does not score the first one")
+    if getattr(head, "discrete", False):
+        raise ValueError(f"protocol {protocol.name} is of densities, and this model gives probabilities")
+    unit = protocol.normaliser([corpus.standardiser.invert(sequence) for sequence in corpus.train.sequences])
+    check_standardiser(unit, corpus.test.data_dim, getattr(head, "without_unit", ()))
+    pieces = protocol.cut(corpus.test)
+    # A model that is never told x_1 by evaluate because it always is.
+    given_first = protocol.given_first and net.scores_first_step
+    result = evaluate(net, pieces, standardiser=corpus.standardiser, given_first=given_first, **options)
+    if protocol.segment is not None:
+        result = replace(result, recordings=tuple(name.rpartition("[")[0] for name in pieces.names))
+    return replace(result.in_units_of(unit), protocol=protocol)
 
 
 def _per_channel_but_pen(sequences: Sequence[np.ndarray]) -> Standardiser:

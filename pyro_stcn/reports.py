@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -16,13 +17,29 @@ from .models import Evidence
 if TYPE_CHECKING:
     from .protocols import Protocol
 
-__all__ = ["Evaluation", "Statistic"]
+__all__ = ["Evaluation", "Statistic", "check_standardiser"]
 
 VERDICTS = {
     Evidence.EXACT: "the log-likelihood is exact",
-    Evidence.LOWER_BOUND: "ELBO and IWAE are lower bounds on log p(x)",
+    Evidence.LOWER_BOUND: "ELBO, IWAE and FIVO are lower bounds on the log-likelihood of what is scored",
     Evidence.ESTIMATE: "these estimates are NOT BOUNDS and can exceed log p(x)",
 }
+
+
+def check_standardiser(standardiser: Standardiser, data_dim: int, without_unit: Sequence[int]) -> None:
+    """Refuse a standardiser of another width, or one that would give a unit to a channel that has none.
+
+    :raises DataError: for another width.
+    :raises ValueError: for a channel without a unit whose standard deviation is not 1.
+    """
+    standardiser.log_jacobian(data_dim)
+    for channel in without_unit:
+        std = standardiser.std if isinstance(standardiser.std, float) else standardiser.std[channel]
+        if std != 1:
+            raise ValueError(
+                f"channel {channel % data_dim} is a bit with a probability, and this standardiser divides it by {std}: "
+                "give one per channel that leaves it alone (keep=...)"
+            )
 
 
 @dataclass(frozen=True)
@@ -31,7 +48,8 @@ class Statistic:
 
     :param mean: nats per sequence, or per whatever the mean is taken over.
     :param standard_error: of the mean over the sequences, as if they were drawn independently; nan for a single one.
-    :param count: number of sequences.
+        Where sequences are pieces of recordings, over the recordings.
+    :param count: number of sequences, or of recordings.
     """
 
     mean: float
@@ -46,8 +64,14 @@ class Statistic:
         return cls(float(np.mean(values)), error, count)
 
     @classmethod
-    def ratio(cls, values: np.ndarray, sizes: np.ndarray) -> Statistic:
-        """Sum of values over sum of sizes, for instance nats per step of the corpus, and its error to first order."""
+    def ratio(cls, values: np.ndarray, sizes: np.ndarray, groups: Sequence[Hashable] | None = None) -> Statistic:
+        """Sum of values over sum of sizes, for instance nats per step of the corpus, and its error to first order.
+
+        :param groups: what each value belongs to, if the values are not independent: the error is over the groups.
+        """
+        if groups is not None:
+            index = np.unique(np.array([hash(group) for group in groups]), return_inverse=True)[1]
+            values, sizes = (np.bincount(index, np.broadcast_to(v, len(index))) for v in (values, sizes))
         mean = float(np.sum(values) / np.sum(sizes))
         return cls(mean, cls.of(values - mean * sizes).standard_error / float(np.mean(sizes)), len(values))
 
@@ -75,6 +99,8 @@ class Evaluation:
     :param repeats: how often all of it was computed with new draws; what is above is the mean.
     :param noise: standard error over the repeats of the mean of every figure: what the draws contribute.
     :param standardiser: the map from raw data to the units of the nats, if it is known.
+    :param recordings: what each sequence is a piece of; None where sequences are whole.
+    :param without_unit: channels whose nats are of probabilities (a pen bit), which no standardisation may touch.
     :param discrete: whether the nats are of probabilities, which have no unit, and not of densities.
     :param above_ceiling: share of a sequence's dimensions whose density is above 1 per raw unit, which no probability
         of integer data can be; None where there is no standardiser, or the head is discrete.
@@ -97,6 +123,8 @@ class Evaluation:
     repeats: int = 1
     noise: dict[str, float] = field(default_factory=dict)
     standardiser: Standardiser | None = None
+    recordings: tuple[str, ...] | None = None
+    without_unit: tuple[int, ...] = ()
     discrete: bool = False
     above_ceiling: np.ndarray | None = None
     protocol: Protocol | None = None
@@ -122,11 +150,12 @@ class Evaluation:
             values = [getattr(one, name) for one in repeats]
             return None if values[0] is None else np.mean(values, 0)
 
-        arrays = ("log_likelihood", "iwae", "iwae_per_step", "effective", "khat", "above_ceiling")
+        arrays = ("log_likelihood", "iwae", "iwae_per_step", "effective", "above_ceiling")
         totals = [{name: float(np.mean(v)) for name, v in one.figures().items()} for one in repeats]
         return replace(
             first,
             **{name: mean(name) for name in arrays},
+            khat=np.median([one.khat for one in repeats], 0),  # it can be infinite
             kl={name: np.mean([one.kl[name] for one in repeats], 0) for name in first.kl},
             filtered=first.filtered and (np.mean([one.filtered[0] for one in repeats], 0), first.filtered[1]),  # type: ignore[index]
             repeats=count,
@@ -136,35 +165,47 @@ class Evaluation:
     # -------------------------------------------------------------------------------------------------------- figures
 
     def tightest(self) -> tuple[np.ndarray, str]:
-        """Return the best figure there is, one value per sequence, with its name: exact, or the tightest bound."""
-        if self.evidence is Evidence.EXACT:
-            return self.log_likelihood, "log-likelihood"
-        name, value = self._many()[-1]
+        """Return the best figure there is, one value per sequence, with its name: exact, or the tightest bound.
+
+        Not by value, which would favour noise: a weight per step if it has as many draws as the filter, else the
+        filter, else a weight per sequence.
+        """
+        if not self.kl:
+            name, value = next(iter(self.figures().items()))
+        else:
+            name, value = self._many()[-1]
         return value, name
 
     def _many(self) -> list[tuple[str, np.ndarray]]:
-        """Return the figures from many draws by name, tightest last; nothing is named a bound that is none."""
+        """Return the figures from many draws by name, the one to prefer last; nothing is named a bound that is none."""
         bound = self.evidence is Evidence.LOWER_BOUND
         many = f"IWAE-{self.particles}" if bound else f"{self.particles}-draw estimate"
         figures = [(f"{many} per sequence", self.iwae)]
         if self.filtered is not None:
             values, particles = self.filtered
-            figures.append((f"FIVO-{particles}" if bound else f"{particles}-particle estimate", values))
+            place = len(figures) if particles > 1 or self.particles == 1 else 0
+            figures.insert(place, (f"FIVO-{particles}" if bound else f"{particles}-particle estimate", values))
         if self.iwae_per_step is not None:
-            figures.append((f"{many} per step", self.iwae_per_step))
+            place = len(figures) if self.filtered is None or self.filtered[1] <= self.particles else len(figures) - 1
+            figures.insert(place, (f"{many} per step", self.iwae_per_step))
         return figures
 
     def figures(self) -> dict[str, np.ndarray]:
         """What a report shows, one value per sequence, by name; nothing is named a bound that is none."""
-        if self.evidence is Evidence.EXACT:
-            return {"log-likelihood": self.log_likelihood}
+        if not self.kl:  # no latents
+            exact = self.evidence is Evidence.EXACT
+            return {"log-likelihood" if exact else "score of a head that is no density": self.log_likelihood}
         one = "ELBO" if self.evidence is Evidence.LOWER_BOUND else "1-draw estimate"
         figures = {one: self.objective, **dict(self._many()), "log-likelihood term": self.log_likelihood}
         return figures | {f"KL {name}": value for name, value in self.kl.items()}
 
     def rows(self) -> list[tuple[str, Statistic]]:
         """Return the mean and standard error of every figure, by name."""
-        return [(name, Statistic.of(np.asarray(value))) for name, value in self.figures().items()]
+        return [(name, self._mean(np.asarray(value))) for name, value in self.figures().items()]
+
+    def _mean(self, values: np.ndarray) -> Statistic:
+        ones = np.ones(len(values))
+        return Statistic.of(values) if self.recordings is None else Statistic.ratio(values, ones, self.recordings)
 
     # ---------------------------------------------------------------------------------------------------------- units
 
@@ -174,22 +215,25 @@ class Evaluation:
         Where the standardiser is known there is also "bits per dimension, raw units": minus log2 of the density of the
         raw data, the Jacobian of the standardisation included. For integer data, and where the density hardly changes
         between two integers, that is what a lossless code of these data would need. Probabilities (a discretised head)
-        need no Jacobian: "bits per dimension". Per step and per dimension are ratios of sums over the sequences.
+        need no Jacobian: "bits per dimension". Per step and per dimension are ratios of sums over the sequences. A KL
+        has no unit of the data: it comes in nats alone.
 
         :param figure: a name in :meth:`figures`; default the tightest.
         """
         values = self.tightest()[0] if figure is None else self.figures()[figure]
         dims = self.scored * self.data_dim
         units = {
-            "nats per sequence": Statistic.of(values),
-            "nats per step": Statistic.ratio(values, self.scored),
-            "nats per dimension": Statistic.ratio(values, dims),
+            "nats per sequence": self._mean(values),
+            "nats per step": Statistic.ratio(values, self.scored, self.recordings),
+            "nats per dimension": Statistic.ratio(values, dims, self.recordings),
         }
+        if figure is not None and figure.startswith("KL "):
+            return units
         if self.discrete:
-            units["bits per dimension"] = Statistic.ratio(-values / math.log(2), dims)
+            units["bits per dimension"] = Statistic.ratio(-values / math.log(2), dims, self.recordings)
         elif self.standardiser is not None:
             raw = values + self.scored * self.standardiser.log_jacobian(self.data_dim)
-            units["bits per dimension, raw units"] = Statistic.ratio(-raw / math.log(2), dims)
+            units["bits per dimension, raw units"] = Statistic.ratio(-raw / math.log(2), dims, self.recordings)
         return units
 
     def in_units_of(self, other: Standardiser) -> Evaluation:
@@ -198,8 +242,9 @@ class Evaluation:
         A density changes by the factor between the units: exactly so, whatever the model was trained on.
 
         :raises ValueError: where it is not known how the data of these values were standardised, or where they are
-            probabilities.
+            probabilities; or for a standardiser that does not fit the data.
         """
+        check_standardiser(other, self.data_dim, self.without_unit)
         if self.discrete:
             raise ValueError("these are log-probabilities of discrete values, and the same in every unit")
         if self.standardiser is None:
@@ -237,7 +282,7 @@ class Evaluation:
     def __str__(self) -> str:
         scored = "all scored" if self.first_step_scored else "all but the first of each sequence scored"
         lines = [
-            f"nats per sequence, mean ± standard error over {len(self.names)} sequences ({int(self.lengths.sum())} "
+            f"nats per sequence, mean ± standard error over {self._units_of_error()} ({int(self.lengths.sum())} "
             f"steps, {scored}), K = {self.particles}; {VERDICTS[self.evidence]}"
         ]
         if self.protocol is not None:
@@ -252,7 +297,7 @@ class Evaluation:
             lines.append(f"  {name:<28} {stat.mean:>12.1f} ± {stat.standard_error:.1f}{noise}")
         lines.append(f"  {self.tightest()[1]}: {self._units()}")
         if self.above_ceiling is not None:
-            share = Statistic.ratio(self.above_ceiling * self.scored, self.scored)
+            share = Statistic.ratio(self.above_ceiling * self.scored, self.scored, self.recordings)
             lines.append(f"  {share.mean:.2%} of the dimensions have a density above 1 per raw unit")
         if self.particles > 1:
             line = f"  weights per sequence: half have an effective sample size above {np.median(self.effective):.1f}"
@@ -260,6 +305,11 @@ class Evaluation:
                 line += f"; Pareto k-hat is above 0.7 for {np.mean(self.khat > 0.7):.0%}"
             lines.append(line)
         return "\n".join(lines)
+
+    def _units_of_error(self) -> str:
+        if self.recordings is None:
+            return f"{len(self.names)} sequences"
+        return f"{len(set(self.recordings))} recordings in {len(self.names)} pieces"
 
     def _units(self) -> str:
         units = list(self.in_units().items())[1:]

@@ -58,7 +58,7 @@ def prime(net: SequenceModel, x: Tensor, *, from_guide: bool = True) -> Continua
     x = net.clean(x.to(next(net.parameters())), None)
     if not torch.isfinite(x).all():  # with Pyro's validation off nobody has looked yet
         raise ValueError("the beginning has values that are not finite")
-    return Continuation(settled(net.state_after(x, from_guide=from_guide)), x[:, -1].contiguous(), x.shape[1])
+    return Continuation(settled(net.state_after(x, from_guide=from_guide)), x[:, -1].clone(), x.shape[1])
 
 
 class Selector:
@@ -128,8 +128,8 @@ def load_continuation(path: str | os.PathLike, net: SequenceModel) -> Continuati
 
 
 def fingerprint(net: SequenceModel) -> str:
-    """SHA-256 of all weights and their names."""
-    digest = hashlib.sha256()
+    """SHA-256 of the configuration and of all weights and their names."""
+    digest = hashlib.sha256(repr(net.config).encode())
     for name, value in net.state_dict().items():
         digest.update(f"{name} {tuple(value.shape)} {value.dtype}".encode())
         digest.update(value.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
@@ -141,7 +141,12 @@ def settled(state: Any) -> Any:
 
     Products of tensors that differ in their strides alone can differ in their last digit.
     """
-    return tree_map(lambda leaf: leaf.detach().contiguous() if isinstance(leaf, Tensor) else leaf, state)
+
+    def settle(leaf: Any) -> Any:
+        # A copy: a slice would hold on to the whole beginning that it was cut from.
+        return leaf.detach().clone(memory_format=torch.contiguous_format) if isinstance(leaf, Tensor) else leaf
+
+    return tree_map(settle, state)
 
 
 @torch.no_grad()

@@ -44,7 +44,8 @@ class Stream:
 
     ``nats`` is the logarithm of an estimate of p(x_t | x_<t): exact for models without latents; with one weight per
     step where steps are independent; from a particle filter elsewhere. Summed over the steps it is the bound of
-    :class:`~pyro_stcn.bounds.IWAE` per step, or of :class:`~pyro_stcn.bounds.FIVO`. A single one is no bound by itself.
+    :class:`~pyro_stcn.bounds.IWAE` per step, or of :class:`~pyro_stcn.bounds.FIVO`, if :attr:`evidence` says that the
+    model's figures are bounds at all. A single one is no bound by itself.
     A model that is always given x_1 has nothing to say of it: 0.
 
     :param net: any model. Latents come from its guide where that does not look ahead, and from its prior elsewhere,
@@ -57,6 +58,7 @@ class Stream:
         if particles < 1 or not 0 <= threshold <= 1:
             raise ValueError(f"particles must be at least 1 and threshold in [0, 1], not {particles} and {threshold}")
         self.net, self.threshold = net, threshold
+        self.evidence = net.evidence
         self.particles = particles if net.latent_names else 1
         #: copies of every sequence that have a state of their own: latents of a pointwise model leave no trace in it
         self.copies = 1 if net.pointwise else self.particles

@@ -16,7 +16,7 @@ from pyro_stcn.discretised import DiscretisedMixture, IntegerGrid
 from pyro_stcn.distributions import DiagonalGaussianMixture, PenStroke
 from pyro_stcn.imputation import impute
 from pyro_stcn.models import MODELS, WaveNetConfig
-from pyro_stcn.observation import NormalConfig, PenStrokeConfig, PointwiseOutputConfig
+from pyro_stcn.observation import GaussianMixtureConfig, NormalConfig, PenStrokeConfig, PointwiseOutputConfig
 from pyro_stcn.partial import complete
 
 from .small import CAUSAL, POINTWISE, small_stcn
@@ -207,3 +207,11 @@ def test_a_first_step_that_is_always_given_cannot_be_missing():
     with pytest.raises(ValueError, match="it cannot be missing"):
         impute(config.build(), torch.zeros(1, 3, 4), observed, **quiet)
     assert impute(config.build(), torch.zeros(1, 3, 4), ~observed, 5, **quiet).samples.shape == (5, 1, 3, 4)
+
+
+def test_what_has_no_conditional_is_refused():
+    x, observed = torch.zeros(1, 3, 4), torch.ones(1, 3, dtype=torch.bool)
+    with pytest.raises(ValueError, match="this head is no density"):
+        impute(small_stcn(observation=GaussianMixtureConfig(3, floor=1e-3)), x, observed, **quiet)
+    with pytest.raises(NotImplementedError, match="no weights that would give a bound"):
+        impute(small_stcn(independent_draws=True), x, observed, **quiet)

@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 
 from pyro_stcn import plots
 from pyro_stcn.comparison import Score, by_system
+from pyro_stcn.handwriting import HISTOGRAMS, stroke_statistics
 from pyro_stcn.models import Evidence
 
 RNG = np.random.default_rng(0)
@@ -56,10 +57,30 @@ PICTURES = {
     "strokes": lambda run, **ax: plots.strokes(STROKES, **ax),
     "comparison": lambda run, **ax: plots.comparison(by_system(SCORES), **ax),
 }
+LINES = {"real": [STROKES, STROKES[:3]], "a system": [2 * STROKES, np.zeros((0, 3))], "another": [STROKES[3:4]]}
+STATISTICS = {
+    name: stroke_statistics(lines, stroke_statistics(LINES["real"]).edges)
+    for name, lines in {"real": LINES["real"], "a system": [2 * STROKES], "a dot": [STROKES[:1]]}.items()
+}
+GRIDS = {  # these take and return arrays of Axes
+    "handwriting": lambda **axes: plots.handwriting(LINES, **axes),
+    "stroke_histograms": lambda **axes: plots.stroke_histograms(STATISTICS, **axes),
+}
 
 
 def test_every_picture_is_tried():
-    assert set(PICTURES) == set(plots.__all__)
+    assert set(PICTURES) | set(GRIDS) == set(plots.__all__)
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_arrays_of_axes_come_and_go(name):
+    new = GRIDS[name]()
+    assert new.shape == (3,)
+    assert all(ax.has_data() for ax in new)
+    _, (left, *rest) = plt.subplots(1, 4)
+    assert GRIDS[name](axes=np.array(rest)).tolist() == rest
+    assert all(ax.has_data() for ax in rest)
+    assert not left.has_data()
 
 
 @pytest.mark.parametrize("name", PICTURES)
@@ -193,6 +214,87 @@ def test_strokes_are_lines_from_pen_down_to_pen_up():
     assert ax.get_aspect() == 1
     assert plots.strokes(STROKES, ax).yaxis_inverted()  # and stays so on the same axes
     assert not plots.strokes(STROKES, invert_y=False).yaxis_inverted()
+
+
+def test_handwriting_is_at_one_scale_and_lines_do_not_meet():
+    axes = plots.handwriting(LINES)
+    assert [ax.get_title(loc="left") for ax in axes] == list(LINES)
+    assert len({(*ax.get_xlim(), *ax.get_ylim()) for ax in axes}) == 1
+    assert all(ax.yaxis_inverted() and ax.get_aspect() == 1 for ax in axes)
+    real, system, another = ([line.get_xydata() for line in ax.get_lines()] for ax in axes)
+    assert [len(stroke) for stroke in real] == [3, 1, 2, 3], "two lines: a stroke, a dot, an open end; a stroke"
+    first, second = np.concatenate(real[:3]), real[3]
+    assert first[:, 0].min() == second[:, 0].min() == 0, "they begin at the left edge"
+    assert np.diff(real[0], axis=0).tolist() == [[10, 0], [0, 10]]
+    assert np.ptp(np.concatenate(system)[:, 1]) == 2 * np.ptp(first[:, 1])
+    assert second[:, 1].min() > np.concatenate(system)[:, 1].max(), "rows are as high as their highest line"
+    assert len(another) == 1
+    bottom, top = axes[0].get_ylim()
+    assert top < np.concatenate([*real, *system])[:, 1].min()
+    assert second[:, 1].max() < bottom
+
+
+def test_handwriting_upwards_is_its_mirror_image():
+    down, up = plots.handwriting(LINES), plots.handwriting(LINES, invert_y=False)
+    assert not up[0].yaxis_inverted()
+    flipped = {name: [line * np.array([1, -1, 1]) for line in lines] for name, lines in LINES.items()}
+    again = plots.handwriting(flipped, invert_y=False)
+    assert np.allclose(again[1].get_lines()[0].get_xydata(), down[1].get_lines()[0].get_xydata() * [1, -1])
+    heights = [line.get_ydata().mean() for line in up[0].get_lines()]
+    assert heights[-1] < min(heights[:-1]), "the second line is below the first"
+
+
+def test_handwriting_shows_what_was_given():
+    """The first two steps of one line, in the middle of a stroke, and four of the other, a stroke and a dot."""
+    (ax,) = plots.handwriting({"one": [STROKES, STROKES]}, prefix=[2, 4])
+    drawn = [(len(line.get_xdata()), line.get_color()) for line in ax.get_lines()]
+    assert drawn == [(2, "C1"), (2, "k"), (1, "k"), (2, "k"), (3, "C1"), (1, "C1"), (2, "k")]
+    given, rest = (line.get_xydata().tolist() for line in ax.get_lines()[:2])
+    assert given[-1] == rest[0], "the stroke goes on where the beginning ends"
+    longer = np.concatenate([STROKES[:3], [[-500, -90, 0], [9, 9, 1]]])
+    axes = plots.handwriting({"one": [STROKES], "two": [longer]}, prefix=3)
+    first, second = (ax.get_lines()[0].get_xydata().tolist() for ax in axes)
+    assert first == second, "the beginning is at the same place in the whole row"
+
+
+@pytest.mark.parametrize(
+    ("columns", "options", "message"),
+    [
+        ({}, {}, "no handwriting to draw"),
+        ({"a": []}, {}, "no handwriting to draw"),
+        ({"a": [STROKES[:0]]}, {}, "no handwriting to draw"),
+        ({"a": [STROKES, STROKES]}, {"prefix": [1]}, "2 rows and 1 numbers of steps"),
+        ({"a": [STROKES], "b": [STROKES]}, {"axes": np.array([None])}, "2 columns and 1 Axes"),
+    ],
+)
+def test_handwriting_that_cannot_be_drawn(columns, options, message):
+    with pytest.raises(ValueError, match=message):
+        plots.handwriting(columns, **options)
+
+
+def test_handwriting_of_dots_alone_and_of_very_long_lines():
+    assert plots.handwriting({"a": [STROKES[:1]]})[0].has_data()
+    wide, high = (np.array([[0, 0, 0], [*offset, 1]]) for offset in ((90_000, 9), (9, 90_000)))
+    for lines in ([wide] * 3, [wide] * 300, [high] * 3, [high, wide]):
+        width, height = plots.handwriting({"a": lines, "b": lines[:1]})[0].figure.get_size_inches()
+        assert width < 25
+        assert height < 41
+
+
+def test_stroke_histograms_are_shares_over_the_bins():
+    axes = plots.stroke_histograms(STATISTICS)
+    for ax, name in zip(axes, HISTOGRAMS, strict=True):
+        for patch, made in zip(ax.patches, STATISTICS.values(), strict=True):
+            values, edges, _ = patch.get_data()
+            assert values.tolist() == (100 * made.histogram(name)).tolist()
+            scale = 180 / np.pi if name == "direction" else 1
+            assert np.allclose(edges, scale * made.edges[name])
+        assert ax.patches[0].get_fill()
+        assert not ax.patches[1].get_fill()
+    assert [text.get_text() for text in axes[0].get_legend().get_texts()] == list(STATISTICS)
+    assert [label.get_text() for label in axes[2].get_xticklabels()] == ["right", "down", "left", "up"]
+    upwards = plots.stroke_histograms(STATISTICS, invert_y=False)[2]
+    assert [label.get_text() for label in upwards.get_xticklabels()] == ["right", "up", "left", "down"]
 
 
 def test_comparison_puts_the_best_on_top_and_tells_exact_from_bound():

@@ -8,8 +8,8 @@ import pytest
 
 from pyro_stcn.data import SequenceDataset, Standardiser
 from pyro_stcn.evaluation import evaluate
-from pyro_stcn.models import MODELS
-from pyro_stcn.observation import NormalConfig, PenStrokeConfig
+from pyro_stcn.models import MODELS, WaveNetConfig
+from pyro_stcn.observation import BernoulliConfig, NormalConfig, PenStrokeConfig, PointwiseOutputConfig
 from pyro_stcn.protocols import PROTOCOLS, evaluate_as
 
 from .small import CAUSAL, POINTWISE, small_stcn
@@ -82,3 +82,32 @@ def test_a_given_first_step_is_refused_where_it_would_be_no_bound():
     net = small_stcn(CAUSAL, data_dim=3, observation=INK)
     with pytest.raises(ValueError, match="x_1 cannot be given"):
         evaluate_as(PROTOCOLS["iamondb/swavenet"], net, data, progress=False)
+
+
+def test_pieces_of_one_recording_are_not_independent():
+    rng = np.random.default_rng(0)
+    test = [rng.normal(size=(120, 3)) * scale for scale in (1, 5, 20)]
+    data = corpus(test, test, Standardiser.scalar(test))
+    net = MODELS["rnn"](3, 6, 1, 5, NormalConfig()).build()
+    result = evaluate_as(PROTOCOLS["blizzard/vrnn"], net, data, progress=False)
+    assert "3 recordings in 9 pieces" in str(result)
+    (_, stat), *_ = result.rows()
+    means = result.log_likelihood.reshape(3, 3).mean(1)
+    assert stat.count == 3
+    assert stat.standard_error == pytest.approx(means.std(ddof=1) / math.sqrt(3))
+
+
+def test_a_protocol_that_cannot_be_followed_is_refused_before_anything_is_scored():
+    train = strokes(5, 0)
+    data = corpus(train, strokes(3, 1), Standardiser.per_channel(train, keep=(2,)))
+    skips = WaveNetConfig(3, (1, 2), 5, output=PointwiseOutputConfig(1, 5), predicts_first=False, observation=INK)
+    with pytest.raises(ValueError, match="scores all steps, and this model does not score the first"):
+        evaluate_as(PROTOCOLS["iamondb/vrnn"], skips.build(), data, progress=False)
+    result = evaluate_as(PROTOCOLS["iamondb/swavenet"], skips.build(), data, progress=False)
+    assert (result.scored == result.lengths - 1).all()
+    net = MODELS["rnn"](3, 6, 1, 5, INK).build()
+    with pytest.raises(ValueError, match="channel 2 is a bit"):
+        evaluate_as(PROTOCOLS["timit/stcn"], net, data, progress=False)
+    bits = MODELS["rnn"](3, 6, 1, 5, BernoulliConfig()).build()
+    with pytest.raises(ValueError, match="this model gives probabilities"):
+        evaluate_as(PROTOCOLS["timit/stcn"], bits, data, progress=False)

@@ -8,7 +8,7 @@ import scipy.stats
 import torch
 
 from pyro_stcn.bounds import FIVO
-from pyro_stcn.data import SequenceDataset, Standardiser
+from pyro_stcn.data import DataError, SequenceDataset, Standardiser
 from pyro_stcn.evaluation import evaluate
 from pyro_stcn.models import MODELS
 from pyro_stcn.observation import DiscretisedMixtureConfig, GaussianMixtureConfig, NormalConfig, PenStrokeConfig
@@ -139,6 +139,56 @@ def test_a_ceiling_is_of_densities_only():
     assert "raw units" not in str(bounded)
     with pytest.raises(ValueError, match="the same in every unit"):
         bounded.in_units_of(UNIT)
+
+
+def test_a_pen_bit_has_no_unit():
+    """A scalar standardiser would give its probability a Jacobian."""
+    pen = small_stcn(POINTWISE, data_dim=3, observation=PenStrokeConfig(NormalConfig()))
+    rng = np.random.default_rng(0)
+    strokes = SequenceDataset(tuple(np.c_[rng.normal(size=(n, 2)), rng.integers(0, 2, n)] for n in (4, 6)))
+    scalar = Standardiser(0.0, 1e3)
+    with pytest.raises(ValueError, match="channel 2 is a bit with a probability"):
+        evaluate(pen, strokes, standardiser=scalar, **quiet)
+    own = evaluate(pen, strokes, particles=2, standardiser=Standardiser((0.0,) * 3, (2.0, 2.0, 1.0)), **quiet)
+    with pytest.raises(ValueError, match="channel 2 is a bit with a probability"):
+        own.in_units_of(scalar)
+    with pytest.raises(DataError):
+        evaluate(pen, strokes, standardiser=UNIT, **quiet)
+
+
+def test_a_kl_has_no_bits_of_the_data():
+    result = evaluate(small_stcn(POINTWISE), DATA, particles=2, standardiser=UNIT, **quiet)
+    assert list(result.in_units("KL z1")) == ["nats per sequence", "nats per step", "nats per dimension"]
+
+
+def test_errors_of_pieces_are_over_recordings():
+    rng = np.random.default_rng(0)
+    values = np.repeat(rng.normal(size=8), 25) + 0.01 * rng.normal(size=200)
+    groups = [f"r{i // 25}" for i in range(200)]
+    ones = np.ones(200)
+    over = Statistic.ratio(values, ones, groups)
+    by_hand = Statistic.of(values.reshape(8, 25).mean(1))
+    assert (over.mean, over.standard_error) == pytest.approx((by_hand.mean, by_hand.standard_error))
+    assert over.count == 8
+    assert over.standard_error > 4 * Statistic.of(values).standard_error
+
+
+def test_a_head_that_is_no_density_has_one_score_and_no_bounds():
+    result = evaluate(rnn(GaussianMixtureConfig(3, floor=1e-3)), DATA, **quiet)
+    assert list(result.figures()) == ["score of a head that is no density"]
+    assert "NOT BOUNDS" in str(result)
+
+
+def test_what_is_given_is_in_no_figure():
+    narrow = small_stcn(POINTWISE)
+    with pytest.raises(ValueError, match="a particle filter scores it always"):
+        evaluate(narrow, DATA, filter=FIVO(2), given_first=True, **quiet)
+    with pytest.raises(ValueError, match="no sequence has a second step"):
+        evaluate(rnn(), SequenceDataset((np.zeros((1, 4)),)), given_first=True, **quiet)
+    tiny = Standardiser((0.0,) * 4, (1e-30,) * 4)
+    share = evaluate(narrow, DATA, particles=2, given_first=True, standardiser=tiny, **quiet).above_ceiling
+    lengths = np.array([len(x) for x in DATA.sequences])
+    np.testing.assert_allclose(share, lengths > 1, err_msg="of the scored steps all are above")
 
 
 def test_x_1_can_be_given_where_steps_are_independent():

@@ -115,3 +115,13 @@ def test_a_layer_that_carries_nothing_is_no_loss():
         net.observation.loc.bias.fill_(1.0)
     x = torch.randn(2, 6, 4)
     assert torch.equal(resample(net, x, ["z1", "z2"]), reconstruct(net, x)), "an output that reads no latent"
+
+
+def test_independent_draws_have_no_single_value_to_hold_or_temper():
+    net = small_stcn(CAUSAL, independent_draws=True)
+    for options in ({"hold": {"z1": torch.zeros(1, 2, 3)}}, {"latent_temperature": 0.5}):
+        with pytest.raises(ValueError, match="a latent has several values"):
+            sample(net, begin(net), 2, **options, **quiet)
+    with pytest.raises(ValueError, match="a latent has several values"):
+        resample(net, torch.randn(1, 3, 4), ["z1"])
+    assert sample(net, begin(net), 2, **quiet)[0].shape == (1, 2, 4)

@@ -162,3 +162,19 @@ def test_latents_of_a_beginning_come_from_the_guide_where_the_observation_looks_
             means[from_guide] = net.step(state.state, state.x)[1].mean.mean(0)
     assert (means[True] - means[False]).abs().max() > 0.05
     assert generate(net, 2, 3, prefix=x, **quiet).shape == (3, 2, 4)
+
+
+@every_net
+def test_a_continuation_does_not_hold_on_to_the_beginning(name):
+    here = prime(net_of(name), torch.randn(1, 300, 4))
+    leaves = [leaf for leaf in tree_flatten((here.state, here.x))[0] if isinstance(leaf, torch.Tensor)]
+    assert all(leaf.untyped_storage().nbytes() == leaf.numel() * leaf.element_size() for leaf in leaves)
+
+
+def test_equal_weights_in_another_model_are_another_model(tmp_path):
+    configs = [WaveNetConfig(**{**WAVENET, "dilations": d}, **HEAD) for d in ((1, 2, 4), (4, 2, 1))]
+    one, two = (config.build() for config in configs)
+    two.load_state_dict(one.state_dict())
+    save_continuation(tmp_path / "here", one, prime(one, torch.randn(1, 4, 4)))
+    with pytest.raises(CheckpointError, match="belongs to another model"):
+        load_continuation(tmp_path / "here", two)

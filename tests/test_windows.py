@@ -5,10 +5,12 @@ import pyro.distributions as dist
 import pytest
 import torch
 from pyro.poutine.messenger import Messenger
+from torch.utils._pytree import tree_flatten
 
 from pyro_stcn.bounds import FIVO
 from pyro_stcn.data import SequenceDataset
 from pyro_stcn.evaluation import evaluate
+from pyro_stcn.generation import generate
 from pyro_stcn.ladder import base_normal
 from pyro_stcn.lstm import StackedLSTMConfig
 from pyro_stcn.models import MODELS, Carry, WaveNetConfig
@@ -121,3 +123,42 @@ def test_guides_that_look_ahead_are_refused(name):
 def test_a_filter_runs_over_whole_sequences():
     with pytest.raises(ValueError, match="particle filter"):
         evaluate(small_stcn(CAUSAL), small_data(2), window=3, filter=FIVO(2), progress=False)
+
+
+@pytest.mark.parametrize("case", ["vrnn", "srnn, filtering", "stcn, causal output"])
+@torch.no_grad()
+def test_what_is_carried_holds_on_to_nothing_else(case):
+    net, carry = CASES[case](), Carry()
+    prepared, reading = net.guide.read(torch.randn(2, 200, 4))
+    net.guide(torch.randn(2, 200, 4), prepared=prepared, carry=carry)
+    leaves = [leaf for leaf in tree_flatten((carry.value, reading))[0] if isinstance(leaf, torch.Tensor)]
+    assert len(leaves) > 1
+    for leaf in leaves:
+        assert leaf.untyped_storage().nbytes() == leaf.numel() * leaf.element_size()
+
+
+class NoExtend(torch.nn.Module):
+    """A backbone of a user's, with the two verbs that are asked for."""
+
+    def __init__(self):
+        super().__init__()
+        self.feature_dims = (4, 4)
+
+    def build(self, data_dim):
+        return self
+
+    def forward(self, x):
+        return x, x
+
+    def initial_state(self, batch_size):
+        return ()
+
+    def step(self, state, x):
+        return state, (x, x)
+
+
+def test_a_backbone_without_extend_generates_and_says_why_it_has_no_windows():
+    net = small_stcn(CAUSAL, backbone=NoExtend())
+    assert generate(net, 2, prefix=torch.randn(1, 5, 4), progress=False).shape == (1, 2, 4)
+    with pytest.raises(NotImplementedError, match="NoExtend cannot be run window by window"):
+        evaluate(net, small_data(2), window=3, progress=False)

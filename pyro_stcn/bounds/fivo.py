@@ -77,7 +77,7 @@ class FIVO(Objective):
         return -torch.as_tensor(self._trace(guide, args, kwargs).log_prob_sum())
 
     def log_evidence(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the bound of every sequence, ``(batch,)``, in nats."""
+        """Return the bound of every sequence, ``(batch,)`` in float64, in nats."""
         site: Any = self._trace(guide, args, kwargs).nodes["log_evidence"]
         return site["fn"].log_factor.flatten()
 
@@ -123,22 +123,24 @@ class FIVO(Objective):
             pyro.factor("log_evidence", bound.reshape(-1, *[1] * (-net.sequence_dim - 1)))
 
     def _run(self, steps: ParticleFilter, mask: Tensor | None, annealing_factor: float | Tensor) -> Tensor:
-        """Return the log of the estimate of p(x), ``(batch,)``."""
+        """Return the log of the estimate of p(x), ``(batch,)`` in float64."""
         count, log_count = self.num_particles, math.log(self.num_particles)
         state = steps.start()
+        # A sequence can be long: sums over time are in float64. One that has ended needs no more particles.
+        last = None if mask is None else (mask * torch.arange(1, steps.steps + 1, device=mask.device)).amax(1) - 1
         banked: Any = 0.0
         log_weight: Any = 0.0
         for t in range(steps.steps):
             state, terms = steps.advance(t, state)
-            step = terms.likelihood + annealing_factor * (terms.prior - terms.posterior)
+            step = (terms.likelihood + annealing_factor * (terms.prior - terms.posterior)).double()
             log_weight = log_weight + (step if mask is None else torch.where(mask[:, t], step, step.new_zeros(())))
             if count == 1 or not self.threshold or t == steps.steps - 1:
                 continue
             # Effective sample size: (sum w)^2 / sum w^2.
             weight: Tensor = log_weight.detach()
             poor = 2 * weight.logsumexp(0) - (2 * weight).logsumexp(0) <= math.log(self.threshold * count) + 1e-6
-            if mask is not None:
-                poor = poor & mask[:, t + 1 :].any(1)  # a sequence that has ended needs no more particles
+            if last is not None:
+                poor = poor & (last > t)
             if poor.any():
                 banked = banked + torch.where(poor, log_weight.logsumexp(0) - log_count, weight.new_zeros(()))
                 stay = torch.arange(count, device=weight.device).unsqueeze(1)

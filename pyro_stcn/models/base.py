@@ -318,7 +318,7 @@ class NoLatents(SharedGuide):
         x = self.net.clean(x, mask)
         state, before = (self.net.initial_state(len(x)), torch.zeros_like(x[:, :1])) if reading is None else reading
         hidden, state = self.net.extend(state, torch.cat([before, x[:, :-1]], dim=1))
-        return {"x": x, "hidden": hidden, "begins": reading is None}, (state, x[:, -1:])
+        return {"x": x, "hidden": hidden, "begins": reading is None}, (state, x[:, -1:].clone())
 
     def get_posterior(self, name: str, prior: Any) -> Any:
         """Never called."""
@@ -335,16 +335,19 @@ class DeterministicModel(SequenceModel):
         super().__init__()
         self.guide = NoLatents(self.model)
 
-    @abstractmethod
     def extend(self, state: Any, past: Tensor) -> tuple[Tensor, Any]:
         """Return what the head reads at many steps, ``(batch, time, dim)``, and the state after them.
 
         :param state: as :meth:`initial_state` and :meth:`step` give it.
         :param past: the step before each, ``(batch, time, data_dim)``; zeros before the first.
+        :raises NotImplementedError: by default: a model can be scored window by window only if it has this.
         """
+        raise NotImplementedError(f"{type(self).__name__} cannot be scored window by window: it has no extend")
 
     def state_after(self, x: Tensor, *, from_guide: bool = True) -> Any:
-        """Return the state behind ``x``, in one pass; see :meth:`SequenceModel.state_after`."""
+        """Return the state behind ``x``, in one pass if the model can; see :meth:`SequenceModel.state_after`."""
+        if type(self).extend is DeterministicModel.extend:
+            return super().state_after(x, from_guide=from_guide)
         return self.extend(self.initial_state(len(x)), F.pad(x, (0, 0, 1, 0))[:, :-1])[1]
 
     @property

@@ -126,7 +126,7 @@ class SequentialModel(SequenceModel, Conditionals):
                 z = pyro.sample("z1", StepwiseNormal(unroll, Unroll.prior, x.shape[:1]))
             trajectory = unroll.follow(z)
             if carry is not None:
-                carry.value = type(trajectory.after)(*(value[..., -1, :] for value in trajectory.after))
+                carry.value = type(trajectory.after)(*(value[..., -1, :].clone() for value in trajectory.after))
             emission = self.emission(trajectory.after, unroll.contexts, z)
             pyro.sample("x", self.over_time(emission, mask), obs=x)
             if auxiliary_weight:
@@ -233,7 +233,7 @@ class SequentialGuide(SharedGuide):
         frames = self.net.embed(torch.cat([before, x], dim=1))
         contexts, carried = self.net.contexts(frames[:, :-1], carried)
         unroll = Unroll(self.net, contexts, mask, self.net.recognise(frames, mask, contexts), window=True)
-        return {"x": x, "unroll": unroll}, (x[:, -1:], carried)
+        return {"x": x, "unroll": unroll}, (x[:, -1:].clone(), carried)
 
     def get_posterior(self, name: str, prior: dist.TorchDistribution) -> dist.TorchDistribution:
         """q(z_t | z_<t, x) of all steps, from the prior of the same site."""

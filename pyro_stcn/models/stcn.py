@@ -213,7 +213,7 @@ class STCN(SequenceModel):
     ) -> tuple[STCNState, Terms]:
         """Draw z_t from the guide and score the step; see :meth:`SequenceModel.step_given`."""
         if self.config.independent_draws:
-            return super().step_given(state, x_previous, x, particles)
+            raise NotImplementedError("with independent draws of a latent there are no weights that would give a bound")
         backbone, past = self.backbone.step(state.backbone, x_previous)
         _, present = self.backbone.step(backbone, x)
         draws, log_prior, log_posterior = self.draw_from_guide(list(past), list(present), None, particles)
@@ -247,7 +247,9 @@ class STCN(SequenceModel):
         return draws, log_prior, log_posterior
 
     def state_after(self, x: Tensor, *, from_guide: bool = True) -> STCNState:
-        """Return the state behind ``x``, in one pass; see :meth:`SequenceModel.state_after`."""
+        """Return the state behind ``x``, in one pass if the backbone can; see :meth:`SequenceModel.state_after`."""
+        if not hasattr(self.backbone, "extend"):
+            return super().state_after(x, from_guide=from_guide)
         backbone, features = self.backbone.extend(self.backbone.initial_state(len(x)), F.pad(x, (0, 0, 1, 0))[:, :-1])
         if self.pointwise:
             return STCNState(backbone, self.output.initial_state(len(x)))
@@ -330,6 +332,10 @@ class STCNGuide(SharedGuide):
 
     def read(self, x: Tensor, mask: Tensor | None = None, reading: Any = None) -> tuple[dict[str, Any], Any]:
         """Compute the features of a window."""
+        if not hasattr(self.net.backbone, "extend"):
+            raise NotImplementedError(
+                f"{type(self.net.backbone).__name__} cannot be run window by window: it has no extend(state, x)"
+            )
         x, backbone = self.net.clean(x, mask), self.net.backbone
         if reading is None:
             state, features = backbone.extend(backbone.initial_state(len(x)), F.pad(x, (0, 0, 1, 0)))
@@ -337,7 +343,7 @@ class STCNGuide(SharedGuide):
             state, before = reading
             state, features = backbone.extend(state, x)
             features = tuple(torch.cat(rows, dim=1) for rows in zip(before, features, strict=True))
-        return {"x": x, "features": features}, (state, tuple(d[:, -1:] for d in features))
+        return {"x": x, "features": features}, (state, tuple(d[:, -1:].clone() for d in features))
 
     def get_posterior(self, name: str, prior: dist.TorchDistribution) -> dist.TorchDistribution:
         """q(z^l | z^(l+1), x_<=t) from the prior of the same site."""
