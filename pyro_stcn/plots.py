@@ -139,16 +139,20 @@ def spectrogram(samples: np.ndarray, rate: int, ax: Axes | None = None, window: 
     return ax
 
 
-def strokes(sequence: np.ndarray, ax: Axes | None = None, *, invert_y: bool = True) -> Axes:
+def strokes(
+    sequence: np.ndarray, ax: Axes | None = None, *, marked: np.ndarray | None = None, invert_y: bool = True
+) -> Axes:
     """One sequence of pen strokes as ink on paper: a line per stroke, a dot where a stroke is a single point.
 
     The first offset leads from the origin to the first point, without ink.
 
     :param sequence: shape ``(T, 3)``: dx, dy in raw units, and the pen, 1 at the last point of a stroke, else 0.
+    :param marked: steps to draw in another colour, bool ``(T,)``.
     :param invert_y: y grows downwards, as in most files.
     """
     ax = ax or plt.subplots(figsize=(6, 3), layout="constrained")[1]
-    _ink(np.cumsum(sequence[:, :2], axis=0), sequence[:, 2], ax, "k")
+    marked = np.zeros(len(sequence), dtype=bool) if marked is None else marked
+    _ink(np.cumsum(sequence[:, :2], axis=0), sequence[:, 2], ax, marked)
     ax.set_aspect("equal")
     ax.yaxis.set_inverted(invert_y)
     return ax
@@ -204,7 +208,7 @@ def handwriting(
         raise ValueError(f"there are {len(columns)} columns and {len(axes)} Axes")
     for ax, (name, lines) in zip(axes, columns.items(), strict=True):
         for line, place, y, steps in zip(lines, places[name], down, given, strict=False):
-            _ink(place + np.array([0, sign * y]), line[:, 2], ax, "k", steps)
+            _ink(place + np.array([0, sign * y]), line[:, 2], ax, np.arange(len(line)) < steps)
         ax.set(xlim=(left - gap, right + gap), ylim=(height, 0) if invert_y else (-height, 0), aspect="equal")
         ax.set_title(name, loc="left")
         ax.set_axis_off()
@@ -248,16 +252,17 @@ def _places(line: np.ndarray, given: int) -> np.ndarray:
     return points - [seen[:, 0].min(), (seen[:, 1].min() + seen[:, 1].max()) / 2]
 
 
-def _ink(points: np.ndarray, pen: np.ndarray, ax: Axes, color: str, prefix: int = 0) -> None:
-    """Draw places of the pen, ``(T, 2)``, as ink, the first steps of them in another colour."""
-    start = 0
-    for stroke in np.split(points, np.flatnonzero(pen > 0.5) + 1):
-        cut = min(max(prefix - start, 0), len(stroke))
-        # What goes on in a stroke begins where the given part of it ends.
-        for piece, shade in ((stroke[:cut], "C1"), (stroke[max(cut - 1, 0) if cut < len(stroke) else cut :], color)):
+def _ink(points: np.ndarray, pen: np.ndarray, ax: Axes, marked: np.ndarray) -> None:
+    """Draw places of the pen, ``(T, 2)``, as ink, marked steps in another colour."""
+    ends = np.flatnonzero(pen > 0.5) + 1
+    for stroke, colour in zip(np.split(points, ends), np.split(marked, ends), strict=True):
+        turns = np.flatnonzero(np.diff(colour)) + 1
+        for piece in np.split(np.arange(len(stroke)), turns):
             if len(piece):
-                ax.plot(*piece.T, color=shade, lw=1, marker="." if len(stroke) == 1 else None, ms=3)
-        start += len(stroke)
+                # What goes on in a stroke begins where the part before it ends.
+                line = stroke[max(piece[0] - 1, 0) : piece[-1] + 1]
+                marker = "." if len(stroke) == 1 else None
+                ax.plot(*line.T, color="C1" if colour[piece[0]] else "k", lw=1, marker=marker, ms=3)
 
 
 def _rows(path: Path) -> dict[str, np.ndarray]:

@@ -9,10 +9,13 @@ from xml.etree import ElementTree
 import numpy as np
 from matplotlib.image import imread
 
+from pyro_stcn.checkpoint import save_model
 from pyro_stcn.data import load_strokes, synthetic_strokes
 from pyro_stcn.handwriting import FIGURES, HISTOGRAMS, stroke_statistics
+from pyro_stcn.presets import preset
 
 SCRIPT = Path(__file__).parents[1] / "examples" / "handwriting_svi.py"
+FILL = SCRIPT.with_name("fill_gaps.py")
 
 
 def test_handwriting_from_training_to_pictures_and_a_table(tmp_path):
@@ -53,3 +56,17 @@ def test_handwriting_from_training_to_pictures_and_a_table(tmp_path):
     points = rows[0].index("points per stroke")
     assert float(rows[2][points].split()[0]) == np.round(real.figure("points per stroke").mean, 1)
     assert table.splitlines()[-1] in done.stdout
+
+
+def test_a_hidden_part_of_a_word_is_filled(tmp_path):
+    data = synthetic_strokes(tmp_path / "words", words=(12, 4, 6))
+    save_model(tmp_path / "model.safetensors", preset("iamondb/stcn-dense-gmm-small").model.build())
+    command = [sys.executable, str(FILL), "--data", str(data), "--model", str(tmp_path / "model.safetensors")]
+    options = ["--words", "1", "--completions", "2", "--particles", "5", "--output", str(tmp_path / "fill.png")]
+    environment = os.environ | {"MPLBACKEND": "Agg", "OMP_NUM_THREADS": "1"}
+    done = subprocess.run([*command, *options], capture_output=True, text=True, env=environment, timeout=100)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert "of 5 fillings survive" in done.stdout
+    assert imread(tmp_path / "fill.png").std() > 0
+    wrong = subprocess.run([*command, "--hidden", "0.5", "0.2"], capture_output=True, text=True, env=environment)
+    assert "--hidden takes two fractions in order" in wrong.stderr

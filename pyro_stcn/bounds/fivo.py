@@ -9,6 +9,8 @@ from typing import Any
 import pyro
 import torch
 from pyro import poutine
+from pyro.poutine.condition_messenger import ConditionMessenger
+from pyro.poutine.runtime import _PYRO_STACK
 from torch import Tensor
 
 from ..models import SequenceModel
@@ -91,6 +93,10 @@ class FIVO(Objective):
         net = getattr(guide, "net", None)
         if not isinstance(net, SequenceModel):
             raise TypeError("FIVO filters with the conditionals of this library's models, and this guide has none")
+        for handler in _PYRO_STACK:
+            held = set(getattr(handler, "data", ())) if isinstance(handler, ConditionMessenger) else set()
+            if held & set(net.latent_names):
+                raise ValueError(f"FIVO draws all latents, and {min(held)!r} is conditioned around the call")
         trace = poutine.trace(self._filter).get_trace(net, *args, **kwargs)
         site: Any = trace.nodes["log_evidence"]
         for name in ("scale", "mask"):

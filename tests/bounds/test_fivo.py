@@ -722,3 +722,12 @@ def test_fit_says_what_to_do_about_a_training_only_term(tmp_path):
     config = dataclasses.replace(QUICK, auxiliary_start=1.0, auxiliary_end=1.0)
     with pytest.raises(ValueError, match="auxiliary_start and auxiliary_end"):
         train(tmp_path, "zforcing", FIVO(3), config=config)
+
+
+def test_a_latent_that_is_conditioned_around_the_call_is_refused():
+    net, x = small_stcn(CAUSAL), torch.randn(2, 5, 4)
+    z1 = net.guide(x)["z1"]
+    with poutine.condition(data={"z1": z1}), pytest.raises(ValueError, match="'z1' is conditioned around the call"):
+        FIVO(3).loss(net.model, net.guide, x)
+    with poutine.condition(data={"other": z1}):
+        assert math.isfinite(FIVO(3).loss(net.model, net.guide, x))
