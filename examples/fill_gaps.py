@@ -52,15 +52,13 @@ def main(args: Args) -> None:
     pyro.set_rng_seed(args.seed)
     size = (3 * (args.completions + 1), 1.3 * args.words)
     figure, axes = plt.subplots(args.words, args.completions + 1, figsize=size, squeeze=False, layout="constrained")
-    long = [x for x in corpus.test.sequences if len(x) >= 40][: args.words]
+    long = [x for x in corpus.test.sequences if len(x) >= 10][: args.words]
     for row, x in zip(axes, long, strict=False):
         steps = np.arange(len(x))
         gap = (steps >= int(first * len(x))) & (steps < int(last * len(x)))
         filled = impute(net, torch.from_numpy(x)[None], torch.from_numpy(~gap)[None], args.particles)
-        survivors, evidence = filled.survivors.item(), filled.log_evidence.item()
-        print(
-            f"{gap.sum()} of {len(x)} steps hidden: {survivors} of {args.particles} fillings survive; {evidence:.1f} nats"
-        )
+        survivors = filled.survivors.item()
+        print(f"{gap.sum()} of {len(x)} steps hidden: {survivors} of {args.particles} fillings survive")
         lines = [x, *filled.draw(args.completions)[:, 0].numpy()]
         for ax, line in zip(row, lines, strict=True):
             plots.strokes(corpus.standardiser.invert(np.asarray(line)), ax, marked=gap).set_axis_off()

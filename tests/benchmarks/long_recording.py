@@ -1,6 +1,6 @@
 """Peak memory and time of scoring one long recording, whole and window by window, each in a fresh process.
 
-    python tests/benchmarks/long_recording.py
+python tests/benchmarks/long_recording.py
 """
 
 from __future__ import annotations
