@@ -70,6 +70,13 @@ def test_the_table_has_means_over_seeds_with_their_errors_over_sequences():
     assert "100 ms" in table
 
 
+def test_what_is_no_bound_leads_nothing():
+    estimate = score("c", nats=(9.0, 9.0, 9.0), evidence=Evidence.ESTIMATE)
+    table = markdown_table([score(), estimate])
+    cells = {line.split("|")[1].strip(): line.split("|")[5].strip() for line in table.splitlines() if "1,234" in line}
+    assert cells == {"a": "", "c": str(Statistic.of(np.array([8.0, 7.0, 3.0])))}
+
+
 def test_scores_of_different_test_sets_are_not_compared():
     with pytest.raises(ValueError, match="2 different test sets"):
         by_system([score(), score("b", nats=(1.0, 2.0))])
