@@ -200,7 +200,7 @@ class _Scorer:
         result = {key: value / self.particles for key, value in self.sums.items()}
         result["iwae"] = log_weights.logsumexp(0) - math.log(self.particles)
         result["effective"], result["khat"] = effective_sample_size(log_weights), pareto_khat(log_weights.cpu())
-        if self.net.pointwise and self.net.latent_names:
+        if self.net.pointwise:
             result["iwae_per_step"] = per_step
         if above is not None:
             result["above_ceiling"] = above / self.scored.sum(1).clamp(min=1) / self.draws[0]

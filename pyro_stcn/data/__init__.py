@@ -1,5 +1,6 @@
 """Data: sequences and batches, checks, standardisation, audio files, TIMIT, pen strokes, and synthetic doubles."""
 
+from .arrays import Scaling, load_arrays
 from .audio import (
     Audio,
     AudioError,
@@ -12,10 +13,14 @@ from .audio import (
 from .batch import SequenceBatch, SequenceDataset, ShuffledBatches, batches, collate
 from .checks import DataError, check_sequence, check_sequences
 from .corpus import Corpus
+from .deepwriting import DeepwritingSplit, load_deepwriting
+from .iamondb import HeldOut, load_iamondb
 from .standardise import Standardiser
 from .stroke_files import write_strokes
 from .strokes import StrokeNormaliser, load_strokes
 from .synthetic import synthetic_timit
+from .synthetic_deepwriting import synthetic_deepwriting
+from .synthetic_iamondb import synthetic_iamondb
 from .synthetic_strokes import synthetic_strokes
 from .timit import Validation, load_timit
 
@@ -25,6 +30,9 @@ __all__ = [
     "AudioFormat",
     "Corpus",
     "DataError",
+    "DeepwritingSplit",
+    "HeldOut",
+    "Scaling",
     "SequenceBatch",
     "SequenceDataset",
     "ShuffledBatches",
@@ -36,9 +44,14 @@ __all__ = [
     "check_sequences",
     "collate",
     "frames",
+    "load_arrays",
+    "load_deepwriting",
+    "load_iamondb",
     "load_strokes",
     "load_timit",
     "read_audio",
+    "synthetic_deepwriting",
+    "synthetic_iamondb",
     "synthetic_strokes",
     "synthetic_timit",
     "write_sphere",
