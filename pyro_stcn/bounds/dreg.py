@@ -37,6 +37,10 @@ class DReG(IWAE):
     Annealed latents get the factor that belongs to them, and so do latents that are masked out but read by others (a
     hole in a sequence, the further draws of ``independent_draws``), which have no density in the weights.
 
+    Where the guide merges the model's prior, as in a ladder, it can be the noisier one by far: a layer that says
+    nothing (q = p) gives IWAE a gradient of exactly 0, and this estimator the score of the prior, whose mean alone
+    is 0. docs/results.md has a training that fails for it.
+
     All parameters must be registered with Pyro inside model or guide (``pyro.module``, ``pyro.param``), and the pair
     must compute the same numbers when it is run again: no dropout. Latents that are masked must be Normal in the guide.
 

@@ -28,7 +28,7 @@ from .checks import DataError
 from .corpus import Corpus
 from .iamondb_files import Form, FormList, Forms, Line, find_strokes, read_forms, read_line
 from .stroke_files import PARTS, StrokePart
-from .strokes import SYNTHETIC_ORIGIN, StrokeNormaliser, _oddities, _unit
+from .strokes import SYNTHETIC_ORIGIN, StrokeNormaliser, oddities, unit_of
 
 _PUBLISHED = (
     "There is no published test list: published figures are of the whole of Chung et al.'s valid.txt after training on "
@@ -134,8 +134,8 @@ def load_iamondb(
         ),
         *_shared(forms, writers),
         *(remark for list_ in lists.values() for remark in list_.remarks),
-        _unit(normaliser, standardiser, parts["train"].sequences),
-        *_oddities(parts, standardiser),
+        unit_of(normaliser, standardiser, parts["train"].sequences),
+        *oddities(parts, standardiser),
         *_lengths(parts),
         *([f"{empty} strokes without a point were passed over."] if empty else []),
     ]

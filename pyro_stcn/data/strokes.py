@@ -35,7 +35,7 @@ class StrokeNormaliser(StrEnum):
     ``std = sqrt(E[dx^2] + E[dy^2] - (mx + my)^2)``. With means near 0 that is sqrt(2) times the standard deviation of
     all offsets, which adds ``2 log sqrt(2)``, about 0.693 nats per step, to every log-likelihood; the description of
     the corpus gives the exact difference to CHANNEL. (The script turns y upwards first, which matters to ``mx + my``
-    alone. Here the sign of dy is the file's.)
+    alone. ``load_strokes`` keeps the sign of the file, ``load_iamondb`` does as the script.)
     """
 
     CHANNEL = "channel"
@@ -111,8 +111,8 @@ def load_strokes(
         f"{opening} A step is dx, dy and 1 where the pen is lifted. The split is the file's own.",
         *(f"{part.capitalize()}: {len(data)} sequences, {data.steps} steps." for part, data in sets.items()),
         *_dropped(file.parts, kept, max_steps),
-        _unit(normaliser, standardiser, kept["train"].sequences),
-        *_oddities(kept, standardiser),
+        unit_of(normaliser, standardiser, kept["train"].sequences),
+        *oddities(kept, standardiser),
     ]
     name = "synthetic-strokes" if synthetic else path.name.removesuffix(".npz").removesuffix(".stroke3")
     return Corpus(name, sets["train"], sets["valid"], sets["test"], standardiser, " ".join(sentences))
@@ -141,7 +141,8 @@ def _dropped(before: dict[str, StrokePart], after: dict[str, StrokePart], max_st
     return [f"Sequences longer than {max_steps} steps are left out: {', '.join(counts)}."]
 
 
-def _unit(normaliser: StrokeNormaliser, standardiser: Standardiser, train: Sequence[np.ndarray]) -> str:
+def unit_of(normaliser: StrokeNormaliser, standardiser: Standardiser, train: Sequence[np.ndarray]) -> str:
+    """Return the unit of the values in words, and what it is worth against that of each axis."""
     assert isinstance(standardiser.mean, tuple)
     assert isinstance(standardiser.std, tuple)
     (mx, my, _), (sx, sy, _) = standardiser.mean, standardiser.std
@@ -158,7 +159,7 @@ def _unit(normaliser: StrokeNormaliser, standardiser: Standardiser, train: Seque
     )
 
 
-def _oddities(parts: dict[str, StrokePart], standardiser: Standardiser) -> list[str]:
+def oddities(parts: dict[str, StrokePart], standardiser: Standardiser) -> list[str]:
     """Sentences on what is no error, and bears on what a figure means."""
     everything = [s for data in parts.values() for s in data.sequences]
     found = []

@@ -18,7 +18,7 @@ from .checks import DataError
 from .stroke_files import PARTS
 from .strokes import SYNTHETIC_ORIGIN
 from .synthetic import cache_folder
-from .synthetic_strokes import _draw_hand, _spell, _write
+from .synthetic_strokes import draw_hand, spell, write_word
 
 _VERSION = 1  # part of the folder's name: raise it with any change of what is generated
 _WORDS = 3  # on a line
@@ -90,9 +90,9 @@ def _write_corpus(root: Path, forms: tuple[int, int, int], lines: int, seed: int
             name = f"{shelf}-{k // 2:03d}{_LETTERS[k % len(_LETTERS)]}"
             folder = root / "lineStrokes" / shelf / f"{shelf}-{k // 2:03d}"
             folder.mkdir(parents=True, exist_ok=True)
-            hand = _draw_hand(rng)
+            hand = draw_hand(rng)
             for number in range(1, lines + 1):
-                words = [_write(_spell(text), hand, rng) for _ in range(_WORDS)]
+                words = [write_word(spell(text), hand, rng) for _ in range(_WORDS)]
                 xml = _xml(_side_by_side(words, _SPACE * hand.size), number)
                 (folder / f"{name}-{number:02d}.xml").write_text(xml, encoding="ascii")
             names.append(name)

@@ -133,22 +133,23 @@ def synthetic_strokes(
     parent.mkdir(parents=True, exist_ok=True)
     # Each word has a stream of its own: more words leave the others as they are.
     streams = [[np.random.default_rng([seed, p, i]) for i in range(count)] for p, count in enumerate(words)]
-    texts = {part: [_spell(rng) for rng in rngs] for part, rngs in zip(PARTS, streams, strict=True)}
+    texts = {part: [spell(rng) for rng in rngs] for part, rngs in zip(PARTS, streams, strict=True)}
     written = [
-        [_write(word, _draw_hand(rng), rng) for word, rng in zip(texts[part], rngs, strict=True)]
+        [write_word(word, draw_hand(rng), rng) for word, rng in zip(texts[part], rngs, strict=True)]
         for part, rngs in zip(PARTS, streams, strict=True)
     ]
     return write_strokes(path, *written, texts=texts, origin=SYNTHETIC_ORIGIN)
 
 
-def _spell(rng: np.random.Generator) -> str:
+def spell(rng: np.random.Generator) -> str:
     """A pronounceable word of two to seven letters."""
     first = int(rng.integers(2))
     kinds = [(_CONSONANTS, _VOWELS)[(first + i) % 2] for i in range(int(rng.integers(2, 8)))]
     return "".join(kind[int(rng.integers(len(kind)))] for kind in kinds)
 
 
-def _draw_hand(rng: np.random.Generator) -> _Hand:
+def draw_hand(rng: np.random.Generator) -> _Hand:
+    """Return the habits of one writer."""
     return _Hand(
         size=float(_UNITS * np.exp(0.12 * rng.standard_normal())),
         speed=float(np.exp(0.15 * rng.standard_normal())),
@@ -160,7 +161,7 @@ def _draw_hand(rng: np.random.Generator) -> _Hand:
     )
 
 
-def _write(word: str, hand: _Hand, rng: np.random.Generator) -> np.ndarray:
+def write_word(word: str, hand: _Hand, rng: np.random.Generator) -> np.ndarray:
     """The word as ``(T, 3)`` float32: whole-number offsets, y downwards, and the pen. It begins at the first point."""
     strokes: list[list[tuple[float, float]]] = []
     later: list[list[tuple[float, float]]] = []

@@ -201,7 +201,7 @@ def test_the_cache(tmp_path, monkeypatch):
     path = synthetic_strokes(words=(2, 1, 1))
     assert list((tmp_path / "here").iterdir()) == [path]
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules[synthetic_strokes.__module__], "_write", lambda *_: pytest.fail("made again"))
+        patch.setattr(sys.modules[synthetic_strokes.__module__], "write_word", lambda *_: pytest.fail("made again"))
         assert synthetic_strokes(words=(2, 1, 1)) == path
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(DataError, match="truncated or damaged.*remove this file, to have it made again"):
