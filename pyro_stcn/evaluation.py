@@ -55,16 +55,17 @@ def evaluate(
     :param given_first: take x_1 of every sequence as given and score the other steps.
     :param chunk: draws that are computed together.
     :param window: steps that are computed together; what lies before is carried over, so the figures are those of the
-        whole sequence, and memory does not grow with its length. For models whose guide does not look ahead.
+        whole sequence, and memory does not grow with its length. For models whose guide does not look ahead. A filter
+        goes step by step as it is: of a long sequence it holds the particles of a step and what the networks say of x.
     :raises ValueError: when a value is not finite, naming the first such sequence; for ``given_first`` where it would
         give no bound, or with a filter; and for a standardiser that does not fit the data.
-    :raises NotImplementedError: for ``window`` with a guide that looks ahead, or with a filter.
+    :raises NotImplementedError: for ``window`` with a guide that looks ahead, or ``filter`` with a model without one.
     """
     for name, value in (("particles", particles), ("repeats", repeats), ("batch_size", batch_size), ("chunk", chunk)):
         if value < 1:
             raise ValueError(f"{name} must be at least 1, not {value}")
-    if window is not None and (window < 1 or filter is not None):
-        raise ValueError("window must be at least 1, and a particle filter runs over whole sequences")
+    if window is not None and window < 1:
+        raise ValueError(f"window must be at least 1, not {window}")
     if given_first and not net.pointwise:
         raise ValueError(
             f"x_1 cannot be given to {type(net).__name__}: later steps look at z_1, whose draw from the guide would "

@@ -48,6 +48,7 @@ def generate(
     if prefix is None:
         start = begin(net, batch_size)
     else:
+        prefix = torch.as_tensor(prefix)
         if prefix.dim() == 3 and len(prefix) not in (1, batch_size):
             raise ValueError(f"the prefix has {len(prefix)} sequences, {batch_size} are to be generated")
         if prefix.dim() == 3:  # one beginning for all is given so often: its latents are drawn for each
@@ -136,7 +137,7 @@ def resample(net: SequenceModel, x: Tensor, layers: Iterable[str], mask: Tensor 
     :param mask: True at real steps; what is returned elsewhere has no meaning.
     :raises ValueError: for a layer that does not exist.
     """
-    layers = set(layers)
+    layers = {layers} if isinstance(layers, str) else set(layers)
     if unknown := layers - set(net.latent_names):
         raise ValueError(f"there is no latent {min(unknown)!r}; there are: {', '.join(net.latent_names) or 'none'}")
     if layers and getattr(net.config, "independent_draws", False):

@@ -37,7 +37,10 @@ class Imputation:
 
     def mean(self) -> Tensor:
         """Return the conditional mean of every value, ``(batch, time, data_dim)``."""
-        return torch.einsum("kb,kbtd->btd", self.weights, self.samples)
+        mean = torch.einsum("kb,kbtd->btd", self.weights, self.samples)
+        return torch.where(
+            (self.samples == self.samples[0]).all(0), self.samples[0], mean
+        )  # observed: to the last digit
 
     def draw(self, count: int) -> Tensor:
         """Return completions in proportion to their weights, ``(count, batch, time, data_dim)``."""

@@ -71,13 +71,19 @@ class Protocol:
         return f"{self.name} ({self.source}): {pieces}, {steps}, {self.unit}{more}"
 
 
-def evaluate_as(protocol: Protocol, net: SequenceModel, corpus: Corpus, **options: Any) -> Evaluation:
+def evaluate_as(protocol: Protocol | str, net: SequenceModel, corpus: Corpus, **options: Any) -> Evaluation:
     """Score the test set under a published protocol, in its unit.
 
+    :param protocol: one, or its name in :data:`PROTOCOLS`.
+    :param corpus: what a loader of :mod:`pyro_stcn.data` returns; of your own arrays, ``load_arrays``.
     :param options: of :func:`~pyro_stcn.evaluation.evaluate`.
     :raises ValueError: where the model cannot be scored so: it scores other steps, its figures have no unit, or it
         would be given x_1 and that is no bound for it; or where the data have other channels.
     """
+    if isinstance(protocol, str):
+        if protocol not in PROTOCOLS:
+            raise ValueError(f"there is no protocol {protocol!r}; there are: {', '.join(PROTOCOLS)}")
+        protocol = PROTOCOLS[protocol]
     head: Any = net.config.observation
     if not net.scores_first_step and not protocol.given_first:
         raise ValueError(f"protocol {protocol.name} scores all steps, and this model does not score the first one")

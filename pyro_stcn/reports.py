@@ -219,7 +219,10 @@ class Evaluation:
         has no unit of the data: it comes in nats alone.
 
         :param figure: a name in :meth:`figures`; default the tightest.
+        :raises ValueError: for another name.
         """
+        if figure is not None and figure not in self.figures():
+            raise ValueError(f"there is no figure {figure!r}; there are: {', '.join(self.figures())}")
         values = self.tightest()[0] if figure is None else self.figures()[figure]
         dims = self.scored * self.data_dim
         units = {
@@ -263,21 +266,15 @@ class Evaluation:
     # --------------------------------------------------------------------------------------------------------- reports
 
     def to_csv(self, path: str | Path) -> None:
-        """Write one row per sequence: name, steps and every value, in nats."""
-        columns = {"objective": self.objective, "iwae": self.iwae, "log_likelihood": self.log_likelihood}
-        columns |= {f"kl_{name}": value for name, value in self.kl.items()}
-        further = {
-            "iwae_per_step": self.iwae_per_step,
-            "fivo": None if self.filtered is None else self.filtered[0],
-            "effective": self.effective,
-            "khat": self.khat,
-            "above_ceiling": self.above_ceiling,
-        }
-        columns |= {name: value for name, value in further.items() if value is not None}
+        """Write one row per sequence: its name, its scored steps, every figure by its name in nats, diagnostics."""
+        columns: dict[str, np.ndarray] = {name: np.asarray(value) for name, value in self.figures().items()}
+        columns |= {"effective sample size": self.effective, "Pareto k-hat": self.khat}
+        if self.above_ceiling is not None:
+            columns["share above the ceiling"] = self.above_ceiling
         with open(path, "w", newline="") as file:
             writer = csv.writer(file)
-            writer.writerow(["name", "steps", *columns])
-            writer.writerows(zip(self.names, self.lengths, *columns.values(), strict=True))
+            writer.writerow(["name", "scored steps", *columns])
+            writer.writerows(zip(self.names, self.scored, *columns.values(), strict=True))
 
     def __str__(self) -> str:
         scored = "all scored" if self.first_step_scored else "all but the first of each sequence scored"
@@ -287,18 +284,24 @@ class Evaluation:
         ]
         if self.protocol is not None:
             lines.append(f"  protocol {self.protocol}")
-        lowest = int(np.argmin(self.objective))
-        lines.append(
-            f"  half of the sequences are above {np.median(self.objective):.1f}; the lowest is "
-            f"{self.names[lowest]!r} with {self.objective[lowest]:.1f}"
-        )
+        values, best = self.tightest()
+        if len(self.names) > 1:
+            lowest = int(np.argmin(values))
+            lines.append(
+                f"  {best}: half of the sequences are above {np.median(values):.1f}; the lowest is "
+                f"{self.names[lowest]!r} with {values[lowest]:.1f}"
+            )
+        if self.standardiser is not None and not self.discrete:
+            lines.append(f"  unit: nats of data divided by {_short(self.standardiser.std)}")
         for name, stat in self.rows():
             noise = f"  (± {self.noise[name]:.2g} from the draws)" if name in self.noise else ""
-            lines.append(f"  {name:<28} {stat.mean:>12.1f} ± {stat.standard_error:.1f}{noise}")
+            error = "" if math.isnan(stat.standard_error) else f" ± {stat.standard_error:.1f}"
+            lines.append(f"  {name:<28} {stat.mean:>12.1f}{error}{noise}")
         lines.append(f"  {self.tightest()[1]}: {self._units()}")
         if self.above_ceiling is not None:
             share = Statistic.ratio(self.above_ceiling * self.scored, self.scored, self.recordings)
-            lines.append(f"  {share.mean:.2%} of the dimensions have a density above 1 per raw unit")
+            line = f"  {share.mean:.2%} of the dimensions have a density above 1 per raw unit"
+            lines.append(f"{line}: of integer data that is more than any probability")
         if self.particles > 1:
             line = f"  weights per sequence: half have an effective sample size above {np.median(self.effective):.1f}"
             if not np.isnan(self.khat).any():
@@ -313,4 +316,12 @@ class Evaluation:
 
     def _units(self) -> str:
         units = list(self.in_units().items())[1:]
+        if len(self.names) == 1:
+            return ", ".join(f"{s.mean:.4g} {name}" for name, s in units)
         return ", ".join(f"{s.mean:.4g} ± {s.standard_error:.2g} {name}" for name, s in units)
+
+
+def _short(std: float | tuple[float, ...]) -> str:
+    values = [std] if isinstance(std, float) else list(std)
+    text = ", ".join(f"{value:.4g}" for value in values[:4])
+    return text if len(values) <= 4 else f"{text} and so on"

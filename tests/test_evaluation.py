@@ -354,11 +354,10 @@ def test_a_filters_figure_goes_by_its_own_name_and_is_the_tightest_it_can_be():
 
 
 def test_the_csv_holds_every_value(tmp_path):
-    for output, more in ((CAUSAL, []), (POINTWISE, ["iwae_per_step"])):
+    for output in (CAUSAL, POINTWISE):
         result = evaluate(small_stcn(output), DATA, particles=30, filter=FIVO(3), **quiet)
         result.to_csv(tmp_path / "test.csv")
         rows = [line.split(",") for line in (tmp_path / "test.csv").read_text().splitlines()]
-        first = ["name", "steps", "objective", "iwae", "log_likelihood", "kl_z1", "kl_z2"]
-        assert rows[0] == [*first, *more, "fivo", "effective", "khat"]
-        assert float(rows[1][rows[0].index("fivo")]) == result.filtered[0][0]
+        assert rows[0] == ["name", "scored steps", *result.figures(), "effective sample size", "Pareto k-hat"]
+        assert float(rows[1][rows[0].index("FIVO-3")]) == result.filtered[0][0]
         assert len(rows) == 1 + len(DATA)

@@ -67,6 +67,16 @@ def test_the_unit_of_iam_ondb_is_worth_its_constant_per_step():
     assert a == pytest.approx(b), "raw units know no standardisation"
 
 
+def test_a_protocol_goes_by_its_name():
+    train = strokes(5, 0)
+    data = corpus(train, strokes(3, 1), Standardiser.per_channel(train, keep=(2,)))
+    net = MODELS["rnn"](3, 6, 1, 5, INK).build()
+    named = evaluate_as("iamondb/vrnn", net, data, progress=False)
+    assert named.protocol is PROTOCOLS["iamondb/vrnn"]
+    with pytest.raises(ValueError, match="there is no protocol 'iamondb'; there are: timit/stcn, "):
+        evaluate_as("iamondb", net, data, progress=False)
+
+
 def test_pieces_are_named_and_what_is_left_over_is_dropped():
     protocol = PROTOCOLS["blizzard/vrnn"]
     data = SequenceDataset((np.random.randn(95, 2), np.random.randn(39, 2)), ("a", "b"))

@@ -120,7 +120,7 @@ def test_the_share_above_the_ceiling_by_hand(observation):
         raw = density / np.array(unit.std)  # per raw unit
         assert result.above_ceiling[i] == pytest.approx((raw > 1).mean()), "a probability would be at most 1"
     assert 0 < result.above_ceiling.mean() < 1
-    assert "have a density above 1 per raw unit" in str(result)
+    assert "have a density above 1 per raw unit: of integer data that is more than any probability" in str(result)
 
 
 def test_a_ceiling_is_of_densities_only():
@@ -189,6 +189,18 @@ def test_what_is_given_is_in_no_figure():
     share = evaluate(narrow, DATA, particles=2, given_first=True, standardiser=tiny, **quiet).above_ceiling
     lengths = np.array([len(x) for x in DATA.sequences])
     np.testing.assert_allclose(share, lengths > 1, err_msg="of the scored steps all are above")
+
+
+def test_a_report_names_its_figures_and_its_unit():
+    result = evaluate(small_stcn(POINTWISE), DATA, particles=3, standardiser=UNIT, **quiet)
+    assert f"IWAE-3 per step: half of the sequences are above {np.median(result.iwae_per_step):.1f}" in str(result)
+    assert "unit: nats of data divided by 2, 4, 0.5, 10" in str(result)
+    assert "unit: nats of data divided by 7" in str(result.in_units_of(Standardiser((0.0,) * 4, (7.0,) * 4)))
+    one = evaluate(small_stcn(POINTWISE), small_data(1), particles=3, **quiet)
+    assert "nan" not in str(one).replace("khat", "")
+    assert "half of the sequences" not in str(one)
+    with pytest.raises(ValueError, match="there is no figure 'nonsense'; there are: ELBO, "):
+        result.in_units("nonsense")
 
 
 def test_x_1_can_be_given_where_steps_are_independent():

@@ -120,9 +120,14 @@ def test_guides_that_look_ahead_are_refused(name):
         evaluate(configs[name]().build(), small_data(2), window=3, progress=False)
 
 
-def test_a_filter_runs_over_whole_sequences():
-    with pytest.raises(ValueError, match="particle filter"):
-        evaluate(small_stcn(CAUSAL), small_data(2), window=3, filter=FIVO(2), progress=False)
+def test_a_filter_goes_beside_windows():
+    net, data = small_stcn(CAUSAL), small_data(2)
+    result = evaluate(net, data, window=3, filter=FIVO(20), repeats=20, progress=False)
+    whole = evaluate(net, data, filter=FIVO(20), repeats=20, seed=1, progress=False)
+    noise = np.hypot(result.noise["FIVO-20"], whole.noise["FIVO-20"])
+    assert abs(result.filtered[0].mean() - whole.filtered[0].mean()) < 4 * noise
+    with pytest.raises(ValueError, match="window must be at least 1, not 0"):
+        evaluate(net, data, window=0, progress=False)
 
 
 @pytest.mark.parametrize("case", ["vrnn", "srnn, filtering", "stcn, causal output"])

@@ -93,6 +93,8 @@ class FIVO(Objective):
         net = getattr(guide, "net", None)
         if not isinstance(net, SequenceModel):
             raise TypeError("FIVO filters with the conditionals of this library's models, and this guide has none")
+        if not net.has_filter:
+            raise NotImplementedError(f"{type(net).__name__} has no particle filter: {net.no_filter}")
         for handler in _PYRO_STACK:
             held = set(getattr(handler, "data", ())) if isinstance(handler, ConditionMessenger) else set()
             if held & set(net.latent_names):

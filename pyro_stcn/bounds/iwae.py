@@ -129,7 +129,7 @@ class IWAE(Objective):
                 raise ValueError(
                     f"a weight per {' and '.join(self.keep)} needs every sample site inside these plates, but {name!r} "
                     f"is not in {plate!r} (plates around it: {around}); its cells are not independent, and a weight "
-                    "for each would not give a bound"
+                    'for each would not give a bound. Give keep=("sequences",), or use FIVO, which is nearly as tight'
                 )
         wanted = [frames[plate] for plate in (PARTICLES, *self.keep) if plate in frames]
         value = value.expand(site["fn"].batch_shape).unsqueeze(-1)  # now the plates lie one further to the left

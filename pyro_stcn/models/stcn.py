@@ -78,6 +78,7 @@ class STCN(SequenceModel):
     """
 
     guide_sees_future = False
+    no_filter = "with independent draws of a latent there are no weights that would give a bound"
 
     def __init__(self, config: STCNConfig):
         super().__init__()
