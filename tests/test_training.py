@@ -397,7 +397,21 @@ def script(monkeypatch, bounds):
     def scripted(net, dataset, **options):
         calls.append((weights(net), options))
         value = np.array([bounds[len(calls) - 1]])
-        return Evaluation(("v",), np.array([1]), 1, Evidence.LOWER_BOUND, value, {"z1": np.zeros(1)}, value, None)
+        one = np.array([1])
+        return Evaluation(
+            names=("v",),
+            lengths=one,
+            scored=one,
+            data_dim=1,
+            particles=1,
+            evidence=Evidence.LOWER_BOUND,
+            log_likelihood=value,
+            kl={"z1": np.zeros(1)},
+            iwae=value,
+            iwae_per_step=None,
+            effective=one,
+            khat=one,
+        )
 
     monkeypatch.setattr(training, "evaluate", scripted)
     return calls

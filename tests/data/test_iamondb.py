@@ -460,7 +460,7 @@ def test_the_cache(tmp_path, monkeypatch):
     root = synthetic_iamondb(forms=(2, 1, 1), lines=1)
     assert list((tmp_path / "here").iterdir()) == [root]
     with monkeypatch.context() as patch:
-        patch.setattr(sys.modules[synthetic_iamondb.__module__], "_write", lambda *_: pytest.fail("made again"))
+        patch.setattr(sys.modules[synthetic_iamondb.__module__], "write_word", lambda *_: pytest.fail("made again"))
         assert synthetic_iamondb(forms=(2, 1, 1), lines=1) == root
     next(root.rglob("*.xml")).unlink()
     with pytest.raises(DataError, match="6 of 7 files are there: remove the folder"):
