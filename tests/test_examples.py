@@ -135,7 +135,7 @@ def test_valid_ranking_calls_published_figures_what_they_are_and_rescored_ones_b
     reported, shared = Score.load(folder / "score.json"), Score.load(folder / "shared-draws" / "score.json")
     assert reported.nats != shared.nats
     assert "NOT BOUNDS" in (folder / "test.txt").read_text()
-    assert "lower bounds on log p(x)" in (folder / "shared-draws" / "test.txt").read_text()
+    assert "lower bounds on the log-likelihood of what is scored" in (folder / "shared-draws" / "test.txt").read_text()
     assert load_model(folder / "best.safetensors")[0].config.independent_draws
     dreg = Score.load(output / "stcn-dense+dreg-per-step-2-0" / "score.json")
     assert dreg.identity["elbo"]["class"] == "DReG"
