@@ -12,6 +12,7 @@ from .audio import (
 )
 from .batch import SequenceBatch, SequenceDataset, ShuffledBatches, batches, collate
 from .checks import DataError, check_sequence, check_sequences
+from .corpora import CORPORA, CorpusKind, load_corpus
 from .corpus import Corpus
 from .deepwriting import DeepwritingSplit, load_deepwriting
 from .iamondb import HeldOut, load_iamondb
@@ -25,10 +26,12 @@ from .synthetic_strokes import synthetic_strokes
 from .timit import Validation, load_timit
 
 __all__ = [
+    "CORPORA",
     "Audio",
     "AudioError",
     "AudioFormat",
     "Corpus",
+    "CorpusKind",
     "DataError",
     "DeepwritingSplit",
     "HeldOut",
@@ -45,6 +48,7 @@ __all__ = [
     "collate",
     "frames",
     "load_arrays",
+    "load_corpus",
     "load_deepwriting",
     "load_iamondb",
     "load_strokes",

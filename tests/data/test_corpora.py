@@ -1,0 +1,28 @@
+from pathlib import Path
+
+import pytest
+
+from pyro_stcn.data import CORPORA, DataError, load_corpus
+from pyro_stcn.presets import PRESETS
+
+
+@pytest.mark.parametrize("name", [name for name, kind in CORPORA.items() if kind.synthetic])
+def test_the_synthetic_corpus_is_read_by_name_and_fits_the_presets(name):
+    corpus = load_corpus(name)
+    family = f"{CORPORA[name].presets}/"
+    assert {p.model.data_dim for key, p in PRESETS.items() if key.startswith(family)} == {corpus.data_dim}
+
+
+def test_an_unknown_kind_is_refused_with_the_names_there_are():
+    with pytest.raises(DataError, match=r"no kind of corpus 'librispeech'; there are: timit"):
+        load_corpus("librispeech")
+
+
+def test_own_arrays_need_a_path():
+    with pytest.raises(DataError, match=r"give the path of an \.npy"):
+        load_corpus("arrays")
+
+
+def test_deepwriting_without_its_files_says_which(tmp_path: Path):
+    with pytest.raises(DataError, match="deepwriting_v2_training.npz and deepwriting_v2_validation.npz not found"):
+        load_corpus("deepwriting", tmp_path)
