@@ -46,7 +46,7 @@ def begin(net: SequenceModel, batch_size: int = 1) -> Continuation:
 
 @torch.no_grad()
 def prime(net: SequenceModel, x: Tensor, *, from_guide: bool = True) -> Continuation:
-    """Stand behind an observed beginning, in one parallel pass where the model can (all but Stochastic WaveNet).
+    """Stand behind an observed beginning, in one parallel pass (a backbone of your own needs ``extend`` for it).
 
     What the networks remember of x is exact. Where later steps look back over latents, those of the beginning are
     one draw: from the guide, which knows the beginning, or from the prior, which does not.
