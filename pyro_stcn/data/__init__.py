@@ -16,6 +16,7 @@ from .corpora import CORPORA, CorpusKind, load_corpus
 from .corpus import Corpus
 from .deepwriting import DeepwritingSplit, load_deepwriting
 from .iamondb import HeldOut, load_iamondb
+from .raw import RawFormat, StepKind
 from .standardise import Standardiser
 from .stroke_files import write_strokes
 from .strokes import StrokeNormaliser, load_strokes
@@ -35,11 +36,13 @@ __all__ = [
     "DataError",
     "DeepwritingSplit",
     "HeldOut",
+    "RawFormat",
     "Scaling",
     "SequenceBatch",
     "SequenceDataset",
     "ShuffledBatches",
     "Standardiser",
+    "StepKind",
     "StrokeNormaliser",
     "Validation",
     "batches",
