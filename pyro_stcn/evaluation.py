@@ -73,7 +73,7 @@ def evaluate(
         )
     if given_first and (filter is not None or not net.scores_first_step):
         raise ValueError("given_first is for models that score the first step, and a particle filter scores it always")
-    if (given_first or not net.scores_first_step) and not (np.asarray(dataset.lengths) > 1).any():
+    if not _scored(dataset, given_first or not net.scores_first_step).any():
         raise ValueError("no sequence has a second step, and the first is not scored")
     if standardiser is not None:
         check_standardiser(standardiser, dataset.data_dim, getattr(net.config.observation, "without_unit", ()))
@@ -122,11 +122,13 @@ def _evaluation(
     bad = [name for name, ok in zip(dataset.names, finite, strict=True) if not ok]
     if bad:
         raise ValueError(f"the objective of {len(bad)} of {len(dataset)} sequences is not finite, first of {bad[0]!r}")
-    lengths = np.asarray(dataset.lengths)
+    without_first = given_first or not net.scores_first_step
     return Evaluation(
         names=dataset.names,
-        lengths=lengths,
-        scored=lengths if net.scores_first_step and not given_first else lengths - 1,
+        lengths=dataset.lengths,
+        scored=_scored(dataset, without_first),
+        first_step_scored=not without_first,
+        missing=int(dataset.missing.sum()),
         data_dim=dataset.data_dim,
         particles=particles,
         evidence=net.evidence,
@@ -140,6 +142,11 @@ def _evaluation(
         discrete=getattr(net.config.observation, "discrete", False),
         **diagnostics,
     )
+
+
+def _scored(dataset: SequenceDataset, without_first: bool) -> np.ndarray:
+    """Count the steps of every sequence that are scored, ``(N,)``: those observed, perhaps without the first."""
+    return np.array([dataset.mask(i)[without_first:].sum() for i in range(len(dataset))])
 
 
 class _Scorer:

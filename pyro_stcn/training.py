@@ -219,10 +219,10 @@ class _Run:
         return None
 
     def _weight_of_sequences(self, batch: SequenceBatch) -> AbstractContextManager:
-        """Let a sequence count with the sum over its steps, or with their mean."""
+        """Let a sequence count with the sum over its observed steps, or with their mean."""
         if not self.config.mean_over_steps:
             return nullcontext()
-        weights = 1 / batch.lengths.to(batch.x.dtype)
+        weights = 1 / batch.mask.sum(1).to(batch.x.dtype)
         return poutine.scale(scale=weights.reshape(-1, *[1] * (-self.net.sequence_dim - 1)))
 
     def _where(self, step: int, batch: SequenceBatch) -> str:
