@@ -86,7 +86,7 @@ class Evaluation:
     :param names: the sequences.
     :param lengths: their steps.
     :param scored: the steps of them that are scored: all that are observed, or all of these but a first that is given.
-    :param data_dim: channels of a step.
+    :param data_dim: values in a step: its channels, or 1 where a step is one of several categories.
     :param particles: K, the number of draws per sequence.
     :param evidence: what ``objective`` and ``iwae`` are, relative to log p(x).
     :param log_likelihood: E_q log p(x | z), mean of K draws.
@@ -246,9 +246,9 @@ class Evaluation:
         :raises ValueError: where it is not known how the data of these values were standardised, or where they are
             probabilities; or for a standardiser that does not fit the data.
         """
-        check_standardiser(other, self.data_dim, self.without_unit)
         if self.discrete:
             raise ValueError("these are log-probabilities of discrete values, and the same in every unit")
+        check_standardiser(other, self.data_dim, self.without_unit)
         if self.standardiser is None:
             raise ValueError("give evaluate the standardiser of the data: it is not known what unit the values are in")
         own, wanted = (s.log_jacobian(self.data_dim) for s in (self.standardiser, other))
@@ -292,7 +292,9 @@ class Evaluation:
                 f"  {best}: half of the sequences are above {np.median(values):.1f}; the lowest is "
                 f"{self.names[lowest]!r} with {values[lowest]:.1f}"
             )
-        if self.standardiser is not None and not self.discrete:
+        if self.discrete:
+            lines.append("  unit: log-probabilities of discrete values, the same in every unit of the data")
+        elif self.standardiser is not None:
             lines.append(f"  unit: nats of data divided by {_short(self.standardiser.std)}")
         for name, stat in self.rows():
             noise = f"  (± {self.noise[name]:.2g} from the draws)" if name in self.noise else ""
