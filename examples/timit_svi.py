@@ -95,7 +95,7 @@ def main(args: Args) -> None:
 
     # The pair net.model and net.guide goes with any ELBO. The model's plates nest at most two deep.
     elbo: ELBO = LOSSES[args.loss](num_particles=args.particles, vectorize_particles=True, max_plate_nesting=2)
-    facts = {"standardiser": corpus.standardiser.to_dict(), "data": corpus.description}
+    facts = corpus.facts()  # how to get from what the model makes back to sound
     result = fit(
         net, corpus.train, corpus.valid, elbo=elbo, config=training, folder=args.output, resume=args.resume, facts=facts
     )
@@ -142,7 +142,7 @@ def draw(net: SequenceModel, corpus: Corpus, test: Evaluation, folder: Path) -> 
     """Plot the run, a reconstruction and samples from the prior, and write the sounds."""
 
     def sound(frames: torch.Tensor) -> np.ndarray:
-        samples = corpus.standardiser.invert(frames.cpu().numpy().reshape(-1))
+        samples = corpus.raw.undo(frames)
         return np.clip(np.round(samples), -32768, 32767).astype(np.int16)
 
     batch = next(batches(corpus.test, 1)).to(next(net.parameters()).device)

@@ -13,6 +13,7 @@ from .lstm import StackedLSTMConfig
 from .models import MODELS, STCN, Evidence, SequenceModel, STCNConfig
 from .observation import (
     BernoulliConfig,
+    CategoricalConfig,
     CausalOutputConfig,
     GaussianMixtureConfig,
     NormalConfig,
@@ -35,6 +36,7 @@ __all__ = [
     "PROTOCOLS",
     "STCN",
     "BernoulliConfig",
+    "CategoricalConfig",
     "CausalOutputConfig",
     "Continuation",
     "DReG",

@@ -16,6 +16,7 @@ from .bounds import FIVO, PARTICLES
 from .data.batch import SequenceBatch, SequenceDataset, batches
 from .data.standardise import Standardiser
 from .diagnostics import effective_sample_size, pareto_khat
+from .discrete import check_values
 from .distributions import log_marginals
 from .models import Carry, SequenceModel
 from .models.unroll import StepwiseNormal
@@ -57,6 +58,7 @@ def evaluate(
     :param window: steps that are computed together; what lies before is carried over, so the figures are those of the
         whole sequence, and memory does not grow with its length. For models whose guide does not look ahead. A filter
         goes step by step as it is: of a long sequence it holds the particles of a step and what the networks say of x.
+    :raises DataError: for data that the head has no probability for, such as 0.3 for a bit.
     :raises ValueError: when a value is not finite, naming the first such sequence; for ``given_first`` where it would
         give no bound, or with a filter; and for a standardiser that does not fit the data.
     :raises NotImplementedError: for ``window`` with a guide that looks ahead, or ``filter`` with a model without one.
@@ -73,8 +75,9 @@ def evaluate(
         )
     if given_first and (filter is not None or not net.scores_first_step):
         raise ValueError("given_first is for models that score the first step, and a particle filter scores it always")
-    if (given_first or not net.scores_first_step) and not (np.asarray(dataset.lengths) > 1).any():
+    if not _scored(dataset, given_first or not net.scores_first_step).any():
         raise ValueError("no sequence has a second step, and the first is not scored")
+    check_values(net.config.observation, dataset)
     if standardiser is not None:
         check_standardiser(standardiser, dataset.data_dim, getattr(net.config.observation, "without_unit", ()))
     if not net.latent_names:
@@ -122,12 +125,14 @@ def _evaluation(
     bad = [name for name, ok in zip(dataset.names, finite, strict=True) if not ok]
     if bad:
         raise ValueError(f"the objective of {len(bad)} of {len(dataset)} sequences is not finite, first of {bad[0]!r}")
-    lengths = np.asarray(dataset.lengths)
+    without_first = given_first or not net.scores_first_step
     return Evaluation(
         names=dataset.names,
-        lengths=lengths,
-        scored=lengths if net.scores_first_step and not given_first else lengths - 1,
-        data_dim=dataset.data_dim,
+        lengths=dataset.lengths,
+        scored=_scored(dataset, without_first),
+        first_step_scored=not without_first,
+        missing=int(dataset.missing.sum()),
+        data_dim=getattr(net.config.observation, "values_per_step", dataset.data_dim),
         particles=particles,
         evidence=net.evidence,
         log_likelihood=values["log_likelihood"],
@@ -140,6 +145,11 @@ def _evaluation(
         discrete=getattr(net.config.observation, "discrete", False),
         **diagnostics,
     )
+
+
+def _scored(dataset: SequenceDataset, without_first: bool) -> np.ndarray:
+    """Count the steps of every sequence that are scored, ``(N,)``: those observed, perhaps without the first."""
+    return np.array([dataset.mask(i)[without_first:].sum() for i in range(len(dataset))])
 
 
 class _Scorer:

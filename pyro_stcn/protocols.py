@@ -35,7 +35,8 @@ class Protocol:
     :param unit: that unit in words.
     :param given_first: x_1 is given and T - 1 steps are scored.
     :param segment: cut every sequence into pieces of so many steps, each scored from nothing; what is left at the end
-        is dropped, and a recording that is shorter. None scores whole sequences.
+        is dropped, and a recording that is shorter, and a piece of which nothing is observed. None scores whole
+        sequences.
     :param caveat: what still differs.
     """
 
@@ -56,13 +57,17 @@ class Protocol:
             return dataset
         pieces: list[np.ndarray] = []
         names: list[str] = []
-        for name, sequence in zip(dataset.names, dataset.sequences, strict=True):
+        observed: list[np.ndarray] = []
+        for i, (name, sequence) in enumerate(zip(dataset.names, dataset.sequences, strict=True)):
             for start in range(0, len(sequence) - self.segment + 1, self.segment):
-                pieces.append(sequence[start : start + self.segment])
-                names.append(f"{name}[{start}:{start + self.segment}]")
+                span = slice(start, start + self.segment)
+                if (known := dataset.mask(i)[span]).any():
+                    pieces.append(sequence[span])
+                    names.append(f"{name}[{start}:{start + self.segment}]")
+                    observed.append(known)
         if not pieces:
             raise ValueError(f"protocol {self.name} scores pieces of {self.segment} steps, and no sequence is so long")
-        return SequenceDataset(tuple(pieces), tuple(names))
+        return SequenceDataset(tuple(pieces), tuple(names), tuple(observed))
 
     def __str__(self) -> str:
         pieces = "whole sequences" if self.segment is None else f"pieces of {self.segment} steps, each from nothing"
@@ -89,7 +94,7 @@ def evaluate_as(protocol: Protocol | str, net: SequenceModel, corpus: Corpus, **
         raise ValueError(f"protocol {protocol.name} scores all steps, and this model does not score the first one")
     if getattr(head, "discrete", False):
         raise ValueError(f"protocol {protocol.name} is of densities, and this model gives probabilities")
-    unit = protocol.normaliser([corpus.standardiser.invert(sequence) for sequence in corpus.train.sequences])
+    unit = protocol.normaliser([corpus.standardiser.invert(corpus.train.seen(i)) for i in range(len(corpus.train))])
     check_standardiser(unit, corpus.test.data_dim, getattr(head, "without_unit", ()))
     pieces = protocol.cut(corpus.test)
     # A model that is never told x_1 by evaluate because it always is.

@@ -55,9 +55,12 @@ def prime(net: SequenceModel, x: Tensor, *, from_guide: bool = True) -> Continua
     :param from_guide: which of the two.
     :raises ValueError: for another shape, no steps, or values that are not finite.
     """
-    x = net.clean(torch.as_tensor(x).to(next(net.parameters())), None)
-    if not torch.isfinite(x).all():  # with Pyro's validation off nobody has looked yet
-        raise ValueError("the beginning has values that are not finite")
+    x = torch.as_tensor(x).to(next(net.parameters()))
+    if not torch.isfinite(x).all():
+        raise ValueError(
+            "the beginning has values that are not finite, and must be complete: fill it with impute first"
+        )
+    x = net.clean(x, None)
     return Continuation(settled(net.state_after(x, from_guide=from_guide)), x[:, -1].clone(), x.shape[1])
 
 

@@ -87,7 +87,7 @@ def run(row: Row, seed: int, corpus: Corpus, folder: Path, *, particles: int, fi
         config=training,
         folder=folder,
         resume=(folder / "last.safetensors").exists(),
-        facts={"standardiser": corpus.standardiser.to_dict(), "data": corpus.description},
+        facts=corpus.facts(),
     )
     if result.interrupted:
         raise InterruptedRunError(f"{row.name}: {result}. Run the same command again to go on.")

@@ -58,7 +58,7 @@ def test_a_run_leaves_its_score_its_log_and_its_weights(tmp_path):
     assert score.identity["elbo"]["class"] == "TraceMeanField_ELBO"
 
     net, facts = load_model(folder / "best.safetensors")
-    assert facts["facts"] == {"standardiser": CORPUS.standardiser.to_dict(), "data": "sines for tests"}
+    assert facts["facts"] == CORPUS.facts()
     evaluation = evaluate(net, CORPUS.test, particles=3, standardiser=CORPUS.standardiser, progress=False)
     np.testing.assert_array_equal(score.nats, evaluation.iwae_per_step)
     np.testing.assert_array_equal(score.elbo, evaluation.objective)

@@ -1,6 +1,6 @@
 """Data: sequences and batches, checks, standardisation, audio files, TIMIT, pen strokes, and synthetic doubles."""
 
-from .arrays import Scaling, load_arrays
+from .arrays import Missing, Scaling, load_arrays
 from .audio import (
     Audio,
     AudioError,
@@ -11,11 +11,15 @@ from .audio import (
     write_wav,
 )
 from .batch import SequenceBatch, SequenceDataset, ShuffledBatches, batches, collate
+from .categories import load_categories
 from .checks import DataError, check_sequence, check_sequences
 from .corpora import CORPORA, CorpusKind, load_corpus
 from .corpus import Corpus
 from .deepwriting import DeepwritingSplit, load_deepwriting
 from .iamondb import HeldOut, load_iamondb
+from .own import load_own
+from .raw import RawFormat, StepKind
+from .rolls import load_rolls
 from .standardise import Standardiser
 from .stroke_files import write_strokes
 from .strokes import StrokeNormaliser, load_strokes
@@ -35,11 +39,14 @@ __all__ = [
     "DataError",
     "DeepwritingSplit",
     "HeldOut",
+    "Missing",
+    "RawFormat",
     "Scaling",
     "SequenceBatch",
     "SequenceDataset",
     "ShuffledBatches",
     "Standardiser",
+    "StepKind",
     "StrokeNormaliser",
     "Validation",
     "batches",
@@ -48,9 +55,12 @@ __all__ = [
     "collate",
     "frames",
     "load_arrays",
+    "load_categories",
     "load_corpus",
     "load_deepwriting",
     "load_iamondb",
+    "load_own",
+    "load_rolls",
     "load_strokes",
     "load_timit",
     "read_audio",

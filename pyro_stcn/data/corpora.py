@@ -6,12 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from .arrays import load_arrays
 from .checks import DataError
 from .corpus import Corpus
 from .deepwriting import FILES as DEEPWRITING_FILES
 from .deepwriting import load_deepwriting
 from .iamondb import load_iamondb
+from .own import load_own
 from .strokes import load_strokes
 from .synthetic import synthetic_timit
 from .synthetic_deepwriting import synthetic_deepwriting
@@ -91,10 +91,10 @@ CORPORA: dict[str, CorpusKind] = {
         synthetic=synthetic_strokes,
     ),
     "arrays": CorpusKind(
-        contents="sequences of your own",
-        form="an .npy, .npz or .csv, a recording, or a folder of such files",
+        contents="sequences of your own: numbers, recordings, strokes, notes or labels",
+        form="an .npy, .npz, .csv, .json or .txt, a recording, or a folder of such files",
         owner="you",
-        load=load_arrays,
+        load=load_own,
     ),
 }
 

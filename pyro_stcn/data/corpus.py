@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from .batch import SequenceDataset
 from .checks import DataError
+from .raw import RawFormat, StepKind
 from .standardise import Standardiser
 
 
@@ -22,6 +24,8 @@ class Corpus:
         beside any figure computed on them.
     :param sample_rate: samples per second for audio, None otherwise.
     :param frame: samples per step for framed audio, None otherwise.
+    :param kind: what a step is; default: AUDIO where there is a ``frame``, else REAL.
+    :param channels: what the channels are called, see ``RawFormat``.
     :raises DataError: if the parts differ in their channels or share a sequence's name.
     """
 
@@ -33,8 +37,12 @@ class Corpus:
     description: str
     sample_rate: int | None = None
     frame: int | None = None
+    kind: StepKind | None = None
+    channels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.kind is None:
+            object.__setattr__(self, "kind", StepKind.REAL if self.frame is None else StepKind.AUDIO)
         parts = {"train": self.train, "valid": self.valid, "test": self.test}
         dims = {part: dataset.data_dim for part, dataset in parts.items()}
         if len(set(dims.values())) > 1:
@@ -53,3 +61,17 @@ class Corpus:
     def data_dim(self) -> int:
         """Number of channels D of every sequence."""
         return self.train.data_dim
+
+    @property
+    def raw(self) -> RawFormat:
+        """What the data were before they were standardised, and the way back."""
+        assert self.kind is not None
+        return RawFormat(self.kind, self.standardiser, self.channels, self.sample_rate)
+
+    def facts(self) -> dict[str, Any]:
+        """What has to stay with a model of these data, JSON-able: ``fit(..., facts=corpus.facts())``.
+
+        ``corpus`` (the name), ``data`` (the description), and what ``RawFormat.from_facts`` reads to get from what the
+        model generates back to raw data: ``kind``, ``standardiser``, ``channels``, ``sample_rate``.
+        """
+        return {"corpus": self.name, "data": self.description, **self.raw.to_dict()}

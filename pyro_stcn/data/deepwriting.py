@@ -24,6 +24,7 @@ from .batch import SequenceDataset
 from .checks import DataError
 from .corpus import Corpus
 from .npz_files import read_npz
+from .raw import StepKind
 from .safe_pickle import Objects
 from .standardise import Standardiser
 from .stroke_files import AXES, _strings
@@ -132,7 +133,8 @@ def load_deepwriting(
         *_remarks(paths["train"], files["train"]),
     ]
     name = "synthetic-deepwriting" if synthetic else "deepwriting"
-    return Corpus(name, sets["train"], sets["valid"], sets["test"], standardiser, " ".join(sentences))
+    description, kind = " ".join(sentences), StepKind.STROKES
+    return Corpus(name, sets["train"], sets["valid"], sets["test"], standardiser, description, kind=kind)
 
 
 def _hold_out(path: Path, file: _File, fraction: float, seed: int) -> tuple[set[int], str]:
