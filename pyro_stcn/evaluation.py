@@ -13,7 +13,7 @@ from torch.distributions import kl_divergence
 from tqdm import tqdm
 
 from .bounds import FIVO, PARTICLES
-from .data.batch import SequenceBatch, SequenceDataset, batches
+from .data.batch import SequenceBatch, Sequences, batches
 from .data.standardise import Standardiser
 from .diagnostics import effective_sample_size, pareto_khat
 from .distributions import log_marginals
@@ -27,7 +27,7 @@ __all__ = ["Evaluation", "Statistic", "evaluate"]
 @torch.no_grad()
 def evaluate(
     net: SequenceModel,
-    dataset: SequenceDataset,
+    dataset: Sequences,
     *,
     particles: int = 10,
     repeats: int = 1,
@@ -110,7 +110,7 @@ def evaluate(
 
 def _evaluation(
     net: SequenceModel,
-    dataset: SequenceDataset,
+    dataset: Sequences,
     particles: int,
     filter: FIVO | None,
     given_first: bool,
@@ -124,7 +124,7 @@ def _evaluation(
         raise ValueError(f"the objective of {len(bad)} of {len(dataset)} sequences is not finite, first of {bad[0]!r}")
     lengths = np.asarray(dataset.lengths)
     return Evaluation(
-        names=dataset.names,
+        names=tuple(dataset.names),
         lengths=lengths,
         scored=lengths if net.scores_first_step and not given_first else lengths - 1,
         data_dim=dataset.data_dim,

@@ -1,4 +1,4 @@
-"""Data: sequences and batches, checks, standardisation, audio files, TIMIT, pen strokes, and synthetic doubles."""
+"""Data: sequences and batches, in memory or streamed, checks, audio, corpora by their loaders, synthetic doubles."""
 
 from .arrays import Scaling, load_arrays
 from .audio import (
@@ -10,19 +10,24 @@ from .audio import (
     write_sphere,
     write_wav,
 )
-from .batch import SequenceBatch, SequenceDataset, ShuffledBatches, batches, collate
+from .batch import SequenceBatch, SequenceDataset, Sequences, ShuffledBatches, batches, collate
+from .blizzard import BlizzardNormaliser, BlizzardSplit, load_blizzard
 from .checks import DataError, check_sequence, check_sequences
 from .corpora import CORPORA, CorpusKind, load_corpus
 from .corpus import Corpus
 from .deepwriting import DeepwritingSplit, load_deepwriting
 from .iamondb import HeldOut, load_iamondb
+from .recording_files import open_recordings
 from .standardise import Standardiser
+from .streamed import StreamedWindows
 from .stroke_files import write_strokes
 from .strokes import StrokeNormaliser, load_strokes
 from .synthetic import synthetic_timit
+from .synthetic_blizzard import synthetic_blizzard
 from .synthetic_deepwriting import synthetic_deepwriting
 from .synthetic_iamondb import synthetic_iamondb
 from .synthetic_strokes import synthetic_strokes
+from .tape import Recording, Tape
 from .timit import Validation, load_timit
 
 __all__ = [
@@ -30,17 +35,23 @@ __all__ = [
     "Audio",
     "AudioError",
     "AudioFormat",
+    "BlizzardNormaliser",
+    "BlizzardSplit",
     "Corpus",
     "CorpusKind",
     "DataError",
     "DeepwritingSplit",
     "HeldOut",
+    "Recording",
     "Scaling",
     "SequenceBatch",
     "SequenceDataset",
+    "Sequences",
     "ShuffledBatches",
     "Standardiser",
+    "StreamedWindows",
     "StrokeNormaliser",
+    "Tape",
     "Validation",
     "batches",
     "check_sequence",
@@ -48,12 +59,15 @@ __all__ = [
     "collate",
     "frames",
     "load_arrays",
+    "load_blizzard",
     "load_corpus",
     "load_deepwriting",
     "load_iamondb",
     "load_strokes",
     "load_timit",
+    "open_recordings",
     "read_audio",
+    "synthetic_blizzard",
     "synthetic_deepwriting",
     "synthetic_iamondb",
     "synthetic_strokes",
