@@ -58,9 +58,7 @@ class Protocol:
         if not isinstance(corpus.train, StreamedWindows):
             return self.normaliser([corpus.standardiser.invert(sequence) for sequence in corpus.train.sequences])
         if self.normaliser != Standardiser.scalar:
-            raise ValueError(
-                f"protocol {self.name} is in units of {self.unit}, which are not taken of streamed windows"
-            )
+            raise ValueError(f"protocol {self.name}: its unit ({self.unit}) cannot be taken of streamed windows")
         return corpus.train.sums().standardiser()
 
     def cut(self, dataset: Sequences) -> Sequences:

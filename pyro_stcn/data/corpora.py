@@ -69,7 +69,7 @@ CORPORA: dict[str, CorpusKind] = {
     "blizzard": CorpusKind(
         contents="books read aloud by one speaker, 16 kHz, streamed",
         form="a folder of long recordings at any depth, 16 kHz, mono, in any format that libsndfile reads",
-        owner="the organisers of the Blizzard Challenge 2013 (CSTR, University of Edinburgh, with Lessac Technologies), "
+        owner="the organisers of the Blizzard Challenge 2013 (CSTR, University of Edinburgh, with Lessac Technologies) "
         "to those who register and sign its licence: https://www.synsig.org/index.php/Blizzard_Challenge_2013",
         load=load_blizzard,
         presets="blizzard",
