@@ -1,6 +1,11 @@
 """The loader, and training and evaluation on what it streams."""
 
 import math
+import os
+import signal
+import subprocess
+import sys
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +13,7 @@ import pytest
 import torch
 from pyro.infer import Trace_ELBO
 
-from pyro_stcn.checkpoint import load_tensors
+from pyro_stcn.checkpoint import CheckpointError, load_tensors
 from pyro_stcn.data import blizzard, load_corpus
 from pyro_stcn.data.audio import AudioError, write_wav
 from pyro_stcn.data.batch import SequenceDataset
@@ -175,7 +180,7 @@ def test_a_wrong_rate_is_refused_with_the_way_out(root):
         load_blizzard(root, **SMALL)
 
 
-# ----------------------------------------------------------------------------------------------- training and evaluation
+# ---------------------------------------------------------------------------------------------- training and evaluation
 
 
 @pytest.fixture
@@ -225,11 +230,49 @@ def test_a_run_resumes_bit_for_bit_with_other_workers(corpus, tmp_path):
     assert_same(train(corpus, tmp_path / "part", steps=7, workers=1, resume=True), plain)
 
 
+SCRIPT = """
+import sys
+import tests.data.test_blizzard as here
+
+def fit_and_tell(*arguments, fit=here.fit, **options):
+    result = fit(*arguments, **options)
+    print(result.stopped, flush=True)
+    return result
+
+here.fit = fit_and_tell
+here.train(here.load_blizzard(sys.argv[1], **here.SMALL), sys.argv[2], steps=100_000, workers=2)
+"""
+
+
+def test_ctrl_c_on_a_terminal_saves_and_leaves_no_process(root, corpus, tmp_path):
+    """The signal goes to the workers as well."""
+    run = subprocess.Popen(
+        [sys.executable, "-W", "error", "-c", SCRIPT, str(root), str(tmp_path / "run")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    log = tmp_path / "run" / "train.csv"
+    deadline = time.monotonic() + 120
+    while not (log.exists() and len(log.read_text().splitlines()) > 3) and time.monotonic() < deadline:
+        assert run.poll() is None, run.stderr.read()
+        time.sleep(0.1)
+    os.killpg(run.pid, signal.SIGINT)
+    out, errors = run.communicate(timeout=60)
+    assert (run.returncode, out, errors) == (0, "stopped by SIGINT\n", "")
+    with pytest.raises(ProcessLookupError):
+        os.killpg(run.pid, 0)
+    step = int(log.read_text().splitlines()[-1].split(",")[0])
+    resumed = train(corpus, tmp_path / "run", steps=step + 2, resume=True)
+    assert_same(resumed, train(corpus, tmp_path / "undisturbed", steps=step + 2))
+
+
 def test_other_data_are_not_resumed(root, corpus, tmp_path):
     train(corpus, tmp_path / "run", steps=3)
     write_wav(root / "book0" / "0.wav", noise("changed", samples=TREE["book0/0"]), RATE)
     changed = load_blizzard(root, **SMALL)
-    with pytest.raises(ValueError, match="written with another data; different: train, valid"):
+    with pytest.raises(CheckpointError, match="written with another data; different: train, valid"):
         train(changed, tmp_path / "run", steps=6, resume=True)
 
 
