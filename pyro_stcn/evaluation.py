@@ -13,7 +13,7 @@ from torch.distributions import kl_divergence
 from tqdm import tqdm
 
 from .bounds import FIVO, PARTICLES
-from .data.batch import SequenceBatch, SequenceDataset, batches
+from .data.batch import SequenceBatch, Sequences, batches
 from .data.standardise import Standardiser
 from .diagnostics import effective_sample_size, pareto_khat
 from .discrete import check_values
@@ -28,7 +28,7 @@ __all__ = ["Evaluation", "Statistic", "evaluate"]
 @torch.no_grad()
 def evaluate(
     net: SequenceModel,
-    dataset: SequenceDataset,
+    dataset: Sequences,
     *,
     particles: int = 10,
     repeats: int = 1,
@@ -113,7 +113,7 @@ def evaluate(
 
 def _evaluation(
     net: SequenceModel,
-    dataset: SequenceDataset,
+    dataset: Sequences,
     particles: int,
     filter: FIVO | None,
     given_first: bool,
@@ -127,7 +127,7 @@ def _evaluation(
         raise ValueError(f"the objective of {len(bad)} of {len(dataset)} sequences is not finite, first of {bad[0]!r}")
     without_first = given_first or not net.scores_first_step
     return Evaluation(
-        names=dataset.names,
+        names=tuple(dataset.names),
         lengths=dataset.lengths,
         scored=_scored(dataset, without_first),
         first_step_scored=not without_first,
@@ -147,7 +147,7 @@ def _evaluation(
     )
 
 
-def _scored(dataset: SequenceDataset, without_first: bool) -> np.ndarray:
+def _scored(dataset: Sequences, without_first: bool) -> np.ndarray:
     """Count the steps of every sequence that are scored, ``(N,)``: those observed, perhaps without the first."""
     return np.array([dataset.mask(i)[without_first:].sum() for i in range(len(dataset))])
 

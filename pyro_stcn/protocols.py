@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from .data.batch import SequenceDataset
+from .data.batch import SequenceDataset, Sequences
 from .data.corpus import Corpus
 from .data.standardise import Standardiser
+from .data.streamed import StreamedWindows
 from .data.strokes import StrokeNormaliser
 from .evaluation import evaluate
 from .models import SequenceModel
@@ -48,13 +49,29 @@ class Protocol:
     segment: int | None = None
     caveat: str = ""
 
-    def cut(self, dataset: SequenceDataset) -> SequenceDataset:
+    def unit_of(self, corpus: Corpus) -> Standardiser:
+        """Return the standardiser that makes the unit, of the training data of a corpus.
+
+        Those of streamed windows are read through once, and what was found is kept.
+
+        :raises ValueError: where the unit needs all training data at once and these are streamed.
+        """
+        if not isinstance(corpus.train, StreamedWindows):
+            train = corpus.train
+            return self.normaliser([corpus.standardiser.invert(train.seen(i)) for i in range(len(train))])
+        if self.normaliser != Standardiser.scalar:
+            raise ValueError(f"protocol {self.name}: its unit ({self.unit}) cannot be taken of streamed windows")
+        return corpus.train.sums().standardiser()
+
+    def cut(self, dataset: Sequences) -> Sequences:
         """Return the sequences that are scored: the whole ones, or pieces named ``NAME[FIRST:LAST]``.
 
         :raises ValueError: where no sequence is as long as a segment.
         """
         if self.segment is None:
             return dataset
+        if isinstance(dataset, StreamedWindows):
+            return dataset.cut(self.segment)
         pieces: list[np.ndarray] = []
         names: list[str] = []
         observed: list[np.ndarray] = []
@@ -94,7 +111,7 @@ def evaluate_as(protocol: Protocol | str, net: SequenceModel, corpus: Corpus, **
         raise ValueError(f"protocol {protocol.name} scores all steps, and this model does not score the first one")
     if getattr(head, "discrete", False):
         raise ValueError(f"protocol {protocol.name} is of densities, and this model gives probabilities")
-    unit = protocol.normaliser([corpus.standardiser.invert(corpus.train.seen(i)) for i in range(len(corpus.train))])
+    unit = protocol.unit_of(corpus)
     check_standardiser(unit, corpus.test.data_dim, getattr(head, "without_unit", ()))
     pieces = protocol.cut(corpus.test)
     # A model that is never told x_1 by evaluate because it always is.

@@ -9,7 +9,7 @@ import math
 import re
 import time
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -23,7 +23,8 @@ from tqdm import tqdm
 
 from .checkpoint import CheckpointError, load_tensors, load_weights, model_tensors, save_tensors
 from .configs import config_to_dict
-from .data.batch import SequenceBatch, SequenceDataset, ShuffledBatches
+from .data.batch import SequenceBatch, Sequences, ShuffledBatches
+from .data.prefetch import PrefetchedBatches
 from .diagnostics import kl_by_layer
 from .discrete import check_values
 from .evaluation import Evaluation, Statistic, evaluate
@@ -82,14 +83,15 @@ class FitResult:
 
 def fit(
     net: SequenceModel,
-    train: SequenceDataset,
-    valid: SequenceDataset | None = None,
+    train: Sequences,
+    valid: Sequences | None = None,
     *,
     elbo: ELBO,
     config: TrainingConfig,
     folder: str | Path,
     resume: bool = False,
     facts: dict[str, Any] | None = None,
+    workers: int = 0,
     progress: bool = True,
 ) -> FitResult:
     """Train ``net`` by minimising ``elbo``.
@@ -105,6 +107,7 @@ def fit(
     :param elbo: ``Trace_ELBO``, ``TraceMeanField_ELBO``, ``TraceGraph_ELBO``, ``RenyiELBO``, ``IWAE``, ``DReG``,
         ``FreeBits`` or, for models that have a particle filter, ``FIVO``.
     :param facts: JSON-able facts to keep with the checkpoints, for instance how the data were standardised.
+    :param workers: processes that read batches ahead, for streamed data; with any number of them the run is the same.
     :raises ValueError: for ``RenyiELBO`` with ``mean_over_steps``: it has no place for a weight per sequence.
     :raises DataError: for data that the head has no probability for, such as 0.3 for a bit.
     :raises NonFiniteError: when the loss or gradient is not finite; the weights are those before that update.
@@ -112,9 +115,9 @@ def fit(
     :raises CheckpointError: when the checkpoint is damaged, or was written with another model, configuration,
         objective, data or device.
     """
-    run = _Run(net, train, valid, elbo, config, Path(folder), facts or {})
+    run = _Run(net, train, valid, elbo, config, Path(folder), facts or {}, workers)
     run.resume() if resume else run.begin()
-    with deferred_interrupts() as stopping, run.blocks_in_bfloat16():
+    with deferred_interrupts() as stopping, run.blocks_in_bfloat16(), closing(run.batches):
         bar = tqdm(
             total=config.steps,
             initial=run.step,
@@ -153,12 +156,13 @@ class _Run:
     def __init__(
         self,
         net: SequenceModel,
-        train: SequenceDataset,
-        valid: SequenceDataset | None,
+        train: Sequences,
+        valid: Sequences | None,
         elbo: ELBO,
         config: TrainingConfig,
         folder: Path,
         facts: dict[str, Any],
+        workers: int,
     ):
         if config.mean_over_steps and isinstance(elbo, RenyiELBO):
             raise ValueError("RenyiELBO would take 1 / steps into its logarithm: use IWAE with mean_over_steps")
@@ -177,7 +181,11 @@ class _Run:
             "data": {"train": train.digest(), "valid": None if valid is None else valid.digest()},
             "machine": {"device": self.device.type, "dtype": str(self.dtype)},
         }
-        self.batches = ShuffledBatches(train, config.batch_size, config.seed)
+        self.batches = (
+            PrefetchedBatches(train, config.batch_size, config.seed, workers=workers)
+            if workers
+            else ShuffledBatches(train, config.batch_size, config.seed)
+        )
         self.optimiser = torch.optim.Adam(net.parameters(), lr=config.learning_rate, fused=True)
         self.step = 0
         self.misses = 0

@@ -1,4 +1,4 @@
-"""Data: sequences and batches, checks, standardisation, audio files, TIMIT, pen strokes, and synthetic doubles."""
+"""Data: sequences and batches, in memory or streamed, checks, audio, corpora by their loaders, synthetic doubles."""
 
 from .arrays import Missing, Scaling, load_arrays
 from .audio import (
@@ -10,7 +10,8 @@ from .audio import (
     write_sphere,
     write_wav,
 )
-from .batch import SequenceBatch, SequenceDataset, ShuffledBatches, batches, collate
+from .batch import SequenceBatch, SequenceDataset, Sequences, ShuffledBatches, batches, collate
+from .blizzard import BlizzardNormaliser, BlizzardSplit, load_blizzard
 from .categories import load_categories
 from .checks import DataError, check_sequence, check_sequences
 from .corpora import CORPORA, CorpusKind, load_corpus
@@ -19,14 +20,18 @@ from .deepwriting import DeepwritingSplit, load_deepwriting
 from .iamondb import HeldOut, load_iamondb
 from .own import load_own
 from .raw import RawFormat, StepKind
+from .recording_files import open_recordings
 from .rolls import load_rolls
 from .standardise import Standardiser
+from .streamed import StreamedWindows
 from .stroke_files import write_strokes
 from .strokes import StrokeNormaliser, load_strokes
 from .synthetic import synthetic_timit
+from .synthetic_blizzard import synthetic_blizzard
 from .synthetic_deepwriting import synthetic_deepwriting
 from .synthetic_iamondb import synthetic_iamondb
 from .synthetic_strokes import synthetic_strokes
+from .tape import Recording, Tape
 from .timit import Validation, load_timit
 
 __all__ = [
@@ -34,6 +39,8 @@ __all__ = [
     "Audio",
     "AudioError",
     "AudioFormat",
+    "BlizzardNormaliser",
+    "BlizzardSplit",
     "Corpus",
     "CorpusKind",
     "DataError",
@@ -41,13 +48,17 @@ __all__ = [
     "HeldOut",
     "Missing",
     "RawFormat",
+    "Recording",
     "Scaling",
     "SequenceBatch",
     "SequenceDataset",
+    "Sequences",
     "ShuffledBatches",
     "Standardiser",
     "StepKind",
+    "StreamedWindows",
     "StrokeNormaliser",
+    "Tape",
     "Validation",
     "batches",
     "check_sequence",
@@ -55,6 +66,7 @@ __all__ = [
     "collate",
     "frames",
     "load_arrays",
+    "load_blizzard",
     "load_categories",
     "load_corpus",
     "load_deepwriting",
@@ -63,7 +75,9 @@ __all__ = [
     "load_rolls",
     "load_strokes",
     "load_timit",
+    "open_recordings",
     "read_audio",
+    "synthetic_blizzard",
     "synthetic_deepwriting",
     "synthetic_iamondb",
     "synthetic_strokes",

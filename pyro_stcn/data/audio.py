@@ -22,6 +22,7 @@ from .checks import DataError, is_constant
 _SHORTEN_MAGIC = b"ajkg"
 _SPHERE_MAGIC = b"NIST_1A"
 _PCM, _EXTENSIBLE = 1, 0xFFFE  # format tags of the RIFF "fmt " chunk
+PCM_16 = "16-bit PCM"
 _UNFINISHED = 0xFFFFFFFF  # what programs that write to a pipe leave as the length
 _KNOWN_CONTENT = {
     b"fLaC": "FLAC audio",
@@ -65,13 +66,26 @@ class Audio:
 
 
 @dataclass(frozen=True)
-class _Header:
+class AudioHeader:
+    """What the header of a SPHERE or RIFF file says, and what is there.
+
+    :param format: the container.
+    :param sample_rate: samples per second.
+    :param channels: their number.
+    :param encoding: :data:`PCM_16`, or in words what it is instead.
+    :param offset: the byte where the samples begin.
+    :param declared: bytes of samples according to the header.
+    :param present: bytes there are from ``offset`` on.
+    :param database: as in :class:`Audio`.
+    """
+
     format: AudioFormat
     sample_rate: int
     channels: int
-    encoding: str  # "16-bit PCM", or in words what it is instead
-    declared: int  # bytes of samples according to the header
-    present: int  # bytes there are
+    encoding: str
+    offset: int
+    declared: int
+    present: int
     database: str | None = None
 
 
@@ -85,30 +99,11 @@ def read_audio(path: str | os.PathLike[str], expected_rate: int | None = None) -
         (all samples equal).
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            header = _read_header(path, file)
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if header.encoding != "16-bit PCM":
+    header = read_header(path)
+    if header.encoding != PCM_16:
         raise AudioError(f"{path}: holds {header.encoding}, expected 16-bit PCM: {_CONVERT}")
-    if header.channels != 1:
-        raise AudioError(
-            f"{path}: has {header.channels} channels, expected 1: choose a channel or mix them, "
-            "ffmpeg -i IN -ac 1 OUT.wav"
-        )
-    if expected_rate is not None and header.sample_rate != expected_rate:
-        raise AudioError(
-            f"{path}: was sampled at {header.sample_rate} Hz, expected {expected_rate} Hz: "
-            f"resample it with: ffmpeg -i IN -ar {expected_rate} -c:a pcm_s16le OUT.wav"
-        )
-    if header.declared == 0:
-        raise AudioError(f"{path}: holds no samples: leave it out")
-    if header.present < header.declared:
-        raise AudioError(
-            f"{path}: is truncated: its header declares {header.declared // 2} samples and "
-            f"{header.present // 2} are there: copy or download the file again"
-        )
+    check_form(path, header.channels, header.sample_rate, expected_rate)
+    check_complete(path, header.declared // 2, header.present // 2)
     try:
         samples, _ = soundfile.read(path, dtype="int16")
     except soundfile.SoundFileError as error:
@@ -123,6 +118,49 @@ def read_audio(path: str | os.PathLike[str], expected_rate: int | None = None) -
     return Audio(samples, header.sample_rate, header.format, header.database)
 
 
+def read_header(path: Path) -> AudioHeader:
+    """What the header of a NIST SPHERE or RIFF file says, whatever the file is called.
+
+    :raises AudioError: if the file cannot be opened, is empty, is neither, is compressed (shorten), or its header is
+        damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            return _read_header(path, file)
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+
+def check_form(path: Path, channels: int, sample_rate: int, expected_rate: int | None) -> None:
+    """Check that a recording is mono and has the rate that is expected, if any.
+
+    :raises AudioError: if not, with the command that mends it.
+    """
+    if channels != 1:
+        raise AudioError(
+            f"{path}: has {channels} channels, expected 1: choose a channel or mix them, ffmpeg -i IN -ac 1 OUT.wav"
+        )
+    if expected_rate is not None and sample_rate != expected_rate:
+        raise AudioError(
+            f"{path}: was sampled at {sample_rate} Hz, expected {expected_rate} Hz: "
+            f"resample it with: ffmpeg -i IN -ar {expected_rate} -c:a pcm_s16le OUT.wav"
+        )
+
+
+def check_complete(path: Path, declared: int, present: int) -> None:
+    """Check that as many samples are there as the header declares, and at least one.
+
+    :raises AudioError: if not.
+    """
+    if declared == 0:
+        raise AudioError(f"{path}: holds no samples: leave it out")
+    if present < declared:
+        raise AudioError(
+            f"{path}: is truncated: its header declares {declared} samples and "
+            f"{present} are there: copy or download the file again"
+        )
+
+
 def write_wav(path: str | os.PathLike[str], samples: np.ndarray, sample_rate: int) -> None:
     """Write a mono RIFF file of 16-bit PCM.
 
@@ -132,7 +170,7 @@ def write_wav(path: str | os.PathLike[str], samples: np.ndarray, sample_rate: in
     :param sample_rate: samples per second.
     :raises AudioError: if the samples have another shape or type, or are not finite.
     """
-    soundfile.write(path, _as_int16(path, samples), sample_rate, format="WAV", subtype="PCM_16")
+    soundfile.write(path, as_int16(path, samples), sample_rate, format="WAV", subtype="PCM_16")
 
 
 def write_sphere(
@@ -146,7 +184,7 @@ def write_sphere(
     :param database: written to the header as the database the recording belongs to.
     :raises AudioError: if the samples have another shape or type, or are not finite.
     """
-    samples = _as_int16(path, samples)
+    samples = as_int16(path, samples)
     fields = [
         f"database_id -s{len(database)} {database}",
         "channel_count -i 1",
@@ -167,7 +205,12 @@ def frames(samples: np.ndarray, size: int) -> np.ndarray:
     return samples[: count * size].reshape(count, size)
 
 
-def _as_int16(path: str | os.PathLike[str], samples: np.ndarray) -> np.ndarray:
+def as_int16(path: str | os.PathLike[str], samples: np.ndarray) -> np.ndarray:
+    """Samples ``(N,)`` as int16: as they are, or from floats, where -1..1 is full scale and what is beyond is clipped.
+
+    :param path: the file they are of, for messages.
+    :raises AudioError: if they have another shape or type, or are not finite.
+    """
     samples = np.asarray(samples)
     if samples.ndim != 1 or not (samples.dtype == np.int16 or samples.dtype.kind == "f"):
         raise AudioError(
@@ -182,7 +225,7 @@ def _as_int16(path: str | os.PathLike[str], samples: np.ndarray) -> np.ndarray:
     return np.clip(np.round(samples.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
 
 
-def _read_header(path: Path, file: BinaryIO) -> _Header:
+def _read_header(path: Path, file: BinaryIO) -> AudioHeader:
     size = os.fstat(file.fileno()).st_size
     head = file.read(64)
     if not head:
@@ -198,7 +241,7 @@ def _read_header(path: Path, file: BinaryIO) -> _Header:
     raise AudioError(f"{path}: expected NIST SPHERE or RIFF audio and found {what}; {_CONVERT}")
 
 
-def _read_sphere_header(path: Path, file: BinaryIO, size: int) -> _Header:
+def _read_sphere_header(path: Path, file: BinaryIO, size: int) -> AudioHeader:
     file.seek(0)
     lines = file.read(16).split(b"\n")
     try:
@@ -221,18 +264,19 @@ def _read_sphere_header(path: Path, file: BinaryIO, size: int) -> _Header:
     if "shorten" in coding or file.read(4) == _SHORTEN_MAGIC:
         raise AudioError(f"{path}: its samples are compressed with shorten: {_DECODE}")
     encoding = f"{8 * width}-bit PCM" if coding == "pcm" else f"samples in the coding {coding!r}"
-    return _Header(
+    return AudioHeader(
         AudioFormat.SPHERE,
         rate,
         channels,
         encoding,
+        offset=length,
         declared=count * width * channels,
         present=size - length,
         database=fields.get("database_id", "").strip() or None,
     )
 
 
-def _read_riff_header(path: Path, file: BinaryIO, size: int) -> _Header:
+def _read_riff_header(path: Path, file: BinaryIO, size: int) -> AudioHeader:
     position, layout = 12, None
     while position + 8 <= size:
         file.seek(position)
@@ -249,11 +293,12 @@ def _read_riff_header(path: Path, file: BinaryIO, size: int) -> _Header:
     tag, channels, rate, _, _, bits = struct.unpack("<HHIIHH", layout[:16])
     if tag == _EXTENSIBLE and len(layout) >= 26:
         tag = struct.unpack("<H", layout[24:26])[0]  # the true tag begins the sub-format's identifier
-    present = size - position - 8
+    offset = position + 8
+    present = size - offset
     if length == _UNFINISHED or (length == 0 and present > 0):
         raise AudioError(
             f"{path}: its length was never written, so it cannot be told whether it is complete "
             f"(it was written to a pipe, or the writer was stopped): {_CONVERT}"
         )
     encoding = f"{bits}-bit PCM" if tag == _PCM else f"{bits}-bit samples with RIFF format tag {tag}"
-    return _Header(AudioFormat.RIFF, rate, channels, encoding, declared=length, present=present)
+    return AudioHeader(AudioFormat.RIFF, rate, channels, encoding, offset, length, present)

@@ -7,13 +7,65 @@ traced to its recording.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
 
 from .checks import DataError, check_sequences
+
+
+class Sequences(Protocol):
+    """What training and evaluation need of a set of named sequences ``(T_i, D)``, in memory or not.
+
+    ``SequenceDataset`` is in memory, ``StreamedWindows`` is not: there every ``[i]`` reads, and ``names`` and
+    ``sequences`` are made item by item.
+    """
+
+    @property
+    def sequences(self) -> Sequence[np.ndarray]:
+        """The arrays."""
+
+    @property
+    def names(self) -> Sequence[str]:
+        """Their names, all different."""
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Their numbers of steps, int64 of shape ``(N,)``."""
+
+    @property
+    def data_dim(self) -> int:
+        """Number of channels D."""
+
+    @property
+    def steps(self) -> int:
+        """Number of steps of all sequences together."""
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> np.ndarray: ...
+
+    @property
+    def missing(self) -> np.ndarray:
+        """Number of steps of each sequence that are marked as missing, int64 of shape ``(N,)``."""
+
+    def mask(self, index: int) -> np.ndarray:
+        """Which steps of a sequence are observed, bool of shape ``(T,)``."""
+
+    def seen(self, index: int) -> np.ndarray:
+        """The observed steps of a sequence without the others."""
+
+    def digest(self) -> str:
+        """A text that is the same for equal data and for no other."""
+
+    def subset(self, indices: Sequence[int]) -> Sequences:
+        """The sequences with these numbers, in this order."""
+
+    def shared_with(self, other: Sequences) -> str | None:
+        """The name of a sequence that is in the other set, too, or None."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,6 +149,16 @@ class SequenceDataset:
         parts = (self.sequences, self.names, self.observed)
         return SequenceDataset(*(tuple(part[i] for i in indices) if part else () for part in parts))
 
+    def shared_with(self, other: Sequences) -> str | None:
+        """A name that is in the other set, too, or None."""
+        return shared_name(self.names, other.names)
+
+
+def shared_name(names: Iterable[str], others: Iterable[str]) -> str | None:
+    """The first of ``names`` that is among ``others``, or None."""
+    known = set(others)
+    return next((name for name in names if name in known), None)
+
 
 @dataclass(frozen=True, eq=False)
 class SequenceBatch:
@@ -121,7 +183,7 @@ class SequenceBatch:
         return SequenceBatch(self.x.to(device, dtype), self.mask.to(device), self.lengths.to(device), self.names)
 
 
-def collate(dataset: SequenceDataset, indices: Sequence[int]) -> SequenceBatch:
+def collate(dataset: Sequences, indices: Sequence[int]) -> SequenceBatch:
     """Pad the sequences with these numbers into one batch, in the order given.
 
     :raises ValueError: if there are no indices.
@@ -129,12 +191,13 @@ def collate(dataset: SequenceDataset, indices: Sequence[int]) -> SequenceBatch:
     indices = [int(i) for i in indices]
     if not indices:
         raise ValueError("a batch needs at least one sequence")
-    lengths = np.array([len(dataset[i]) for i in indices], dtype=np.int64)
+    sequences = [dataset[i] for i in indices]  # each read once
+    lengths = np.array([len(sequence) for sequence in sequences], dtype=np.int64)
     x = np.zeros((len(indices), lengths.max(), dataset.data_dim), dtype=np.float32)
-    for row, index in enumerate(indices):
-        x[row, : lengths[row]] = dataset[index]
+    for row, sequence in enumerate(sequences):
+        x[row, : lengths[row]] = sequence
     mask = np.arange(lengths.max()) < lengths[:, None]
-    for row, index in enumerate(indices) if dataset.observed else ():
+    for row, index in enumerate(indices):
         mask[row, : lengths[row]] = dataset.mask(index)
     return SequenceBatch(
         torch.from_numpy(x),
@@ -144,7 +207,7 @@ def collate(dataset: SequenceDataset, indices: Sequence[int]) -> SequenceBatch:
     )
 
 
-def batches(dataset: SequenceDataset, batch_size: int) -> Iterator[SequenceBatch]:
+def batches(dataset: Sequences, batch_size: int) -> Iterator[SequenceBatch]:
     """Every sequence once, in order, the last batch as small as it comes: for evaluation.
 
     :raises ValueError: if ``batch_size`` is less than 1.
@@ -170,7 +233,7 @@ class ShuffledBatches:
     :raises ValueError: if ``batch_size`` is less than 1 or ``seed`` is negative.
     """
 
-    def __init__(self, dataset: SequenceDataset, batch_size: int, seed: int, drop_last: bool = True) -> None:
+    def __init__(self, dataset: Sequences, batch_size: int, seed: int, drop_last: bool = True) -> None:
         _check_batch_size(batch_size)
         if seed < 0:
             raise ValueError(f"seed is {seed}, expected an integer >= 0")
@@ -180,7 +243,7 @@ class ShuffledBatches:
         self.drop_last = drop_last
         self._epoch = 0
         self._position = 0  # batches of this epoch already given out
-        self._order = self.order(0)
+        self._order = self.permutation(0)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -190,19 +253,31 @@ class ShuffledBatches:
 
     def order(self, epoch: int) -> list[int]:
         """The order of the sequences in an epoch: a permutation of ``0 .. len(dataset) - 1``."""
+        return self.permutation(epoch).tolist()
+
+    def permutation(self, epoch: int) -> np.ndarray:
+        """The same as an int64 array."""
         # Neighbouring seeds and epochs must not give related orders, hence the hash of the pair.
         mixed = int(np.random.SeedSequence((self.seed, epoch)).generate_state(1, np.uint64)[0])
         generator = torch.Generator().manual_seed(mixed)
-        return torch.randperm(len(self.dataset), generator=generator).tolist()
+        return torch.randperm(len(self.dataset), generator=generator).numpy()
 
     def next(self) -> SequenceBatch:
         """The next batch; a new epoch begins by itself."""
-        start = self._position * self.batch_size
-        batch = collate(self.dataset, self._order[start : start + self.batch_size])
-        self._position += 1
-        if self._position == self.batches_per_epoch:
-            self._move_to(self._epoch + 1, 0)
+        batch = self._read()
+        self._move_to(*self.after(self._epoch, self._position))
         return batch
+
+    def close(self) -> None:
+        """Let go of what was opened to read ahead: here nothing."""
+
+    def _read(self) -> SequenceBatch:
+        start = self._position * self.batch_size
+        return collate(self.dataset, self._order[start : start + self.batch_size])
+
+    def after(self, epoch: int, position: int) -> tuple[int, int]:
+        """The place one batch further."""
+        return (epoch, position + 1) if position + 1 < self.batches_per_epoch else (epoch + 1, 0)
 
     def __iter__(self) -> ShuffledBatches:
         return self
@@ -230,7 +305,7 @@ class ShuffledBatches:
 
     def _move_to(self, epoch: int, position: int) -> None:
         if epoch != self._epoch:
-            self._order = self.order(epoch)
+            self._order = self.permutation(epoch)
         self._epoch, self._position = epoch, position
 
 

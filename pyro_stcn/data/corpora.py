@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from .blizzard import load_blizzard
 from .checks import DataError
 from .corpus import Corpus
 from .deepwriting import FILES as DEEPWRITING_FILES
@@ -14,6 +15,7 @@ from .iamondb import load_iamondb
 from .own import load_own
 from .strokes import load_strokes
 from .synthetic import synthetic_timit
+from .synthetic_blizzard import synthetic_blizzard
 from .synthetic_deepwriting import synthetic_deepwriting
 from .synthetic_iamondb import synthetic_iamondb
 from .synthetic_strokes import synthetic_strokes
@@ -63,6 +65,16 @@ CORPORA: dict[str, CorpusKind] = {
         presets="timit",
         published=True,
         synthetic=synthetic_timit,
+    ),
+    "blizzard": CorpusKind(
+        contents="books read aloud by one speaker, 16 kHz, streamed",
+        form="a folder of long recordings at any depth, 16 kHz, mono, in any format that libsndfile reads",
+        owner="the organisers of the Blizzard Challenge 2013 (CSTR, University of Edinburgh, with Lessac Technologies) "
+        "to those who register and sign its licence: https://www.synsig.org/index.php/Blizzard_Challenge_2013",
+        load=load_blizzard,
+        presets="blizzard",
+        published=True,
+        synthetic=synthetic_blizzard,
     ),
     "iamondb": CorpusKind(
         contents="lines of handwriting on a whiteboard",

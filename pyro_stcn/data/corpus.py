@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Any
 
-from .batch import SequenceDataset
+from .batch import Sequences
 from .checks import DataError
 from .raw import RawFormat, StepKind
 from .standardise import Standardiser
@@ -26,13 +27,14 @@ class Corpus:
     :param frame: samples per step for framed audio, None otherwise.
     :param kind: what a step is; default: AUDIO where there is a ``frame``, else REAL.
     :param channels: what the channels are called, see ``RawFormat``.
-    :raises DataError: if the parts differ in their channels or share a sequence's name.
+    :raises DataError: if the parts differ in their channels or share a sequence (its name; of streamed windows, a
+        sample).
     """
 
     name: str
-    train: SequenceDataset
-    valid: SequenceDataset
-    test: SequenceDataset
+    train: Sequences
+    valid: Sequences
+    test: Sequences
     standardiser: Standardiser
     description: str
     sample_rate: int | None = None
@@ -47,15 +49,12 @@ class Corpus:
         dims = {part: dataset.data_dim for part, dataset in parts.items()}
         if len(set(dims.values())) > 1:
             raise DataError(f"the parts of corpus {self.name!r} differ in their channels: {dims}")
-        seen: dict[str, str] = {}
-        for part, dataset in parts.items():
-            for name in dataset.names:
-                if name in seen:
-                    raise DataError(
-                        f"sequence {name!r} of corpus {self.name!r} is in {seen[name]} and in "
-                        f"{part}: a sequence belongs to one part, or the result is not held out"
-                    )
-            seen.update(dict.fromkeys(dataset.names, part))
+        for (part, dataset), (other, others) in combinations(parts.items(), 2):
+            if (name := others.shared_with(dataset)) is not None:
+                raise DataError(
+                    f"sequence {name!r} of corpus {self.name!r} is in {part} and in "
+                    f"{other}: a sequence belongs to one part, or the result is not held out"
+                )
 
     @property
     def data_dim(self) -> int:

@@ -13,7 +13,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import tempfile
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from typing import BinaryIO
 import numpy as np
 
 from .checks import DataError
+from .made_once import replace_file
 
 PARTS = ("train", "valid", "test")
 AXES = ("dx", "dy", "pen")
@@ -134,15 +134,12 @@ def write_strokes(
         _part(path, part, points, lengths, arrays.get(f"{part}_text"))
     if origin is not None:
         arrays[_ORIGIN] = np.array(origin)
-    handle, unfinished = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    try:
-        with open(handle, "wb") as file:
+
+    def save(unfinished: Path) -> None:
+        with unfinished.open("wb") as file:
             np.savez_compressed(file, **arrays)
-        os.chmod(unfinished, 0o644)  # mkstemp makes a file nobody else can read
-        os.replace(unfinished, path)
-    except BaseException:
-        os.unlink(unfinished)
-        raise
+
+    replace_file(path, save)
     return path
 
 

@@ -8,25 +8,18 @@ and is no substitute for it: no figure measured on it says anything about speech
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from .audio import write_sphere
 from .checks import DataError
+from .made_once import cache_folder, make_folder_once
 from .synthesis import SAMPLE_RATE, Speaker, random_sentence, synthesise
 from .timit import SYNTHETIC_DATABASE
 
 _VERSION = 1  # part of the folder's name: raise it with any change of what is generated
 _SA_SYLLABLES = (11, 9)
-
-
-def cache_folder() -> Path:
-    """Where generated data are kept: ``$PYRO_STCN_CACHE``, or ``~/.cache/pyro-stcn``."""
-    chosen = os.environ.get("PYRO_STCN_CACHE")
-    return Path(chosen) if chosen else Path.home() / ".cache" / "pyro-stcn"
 
 
 def synthetic_timit(
@@ -57,18 +50,7 @@ def synthetic_timit(
     parent = Path(folder) if folder is not None else cache_folder()
     train, test = speakers
     root = parent / f"synthetic-timit-v{_VERSION}-{train}-{test}-speakers-{sentences}-sentences-seed-{seed}"
-    if not root.exists():
-        parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=parent))
-        try:
-            _write_corpus(unfinished, speakers, sentences, seed)
-            unfinished.chmod(0o755)  # mkdtemp makes a folder nobody else can read
-            unfinished.rename(root)
-        except BaseException as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            # Another process may have finished the same corpus first: then that one is as good.
-            if not (isinstance(error, OSError) and root.exists()):
-                raise
+    make_folder_once(root, lambda folder: _write_corpus(folder, speakers, sentences, seed))
     there = sum(1 for _ in root.rglob("*.WAV"))
     if there != (train + test) * sentences:
         raise DataError(

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from .checks import DataError
 from .deepwriting import FILES
+from .made_once import cache_folder, make_folder_once
 from .stroke_files import read_stroke_file
 from .strokes import SYNTHETIC_ORIGIN
-from .synthetic import cache_folder
 from .synthetic_strokes import synthetic_strokes
 
 _VERSION = 1  # part of the folder's name: raise it with any change of what is generated
@@ -38,26 +36,20 @@ def synthetic_deepwriting(
         raise ValueError(f"words={words}, seed={seed}: at least one word in each file is needed, and a seed >= 0")
     parent = Path(folder) if folder is not None else cache_folder()
     root = parent / f"synthetic-deepwriting-v{_VERSION}-{words[0]}-{words[1]}-words-seed-{seed}"
-    if not root.exists():
-        parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=parent))
-        try:
-            strokes = synthetic_strokes(unfinished, words=(*words, 1), seed=seed)
-            parts = read_stroke_file(strokes, max_bytes=2**31).parts
-            strokes.unlink()
-            for name, part in zip(FILES, ("train", "valid"), strict=True):
-                _write(unfinished / name, parts[part].sequences)
-            unfinished.chmod(0o755)  # mkdtemp makes a folder nobody else can read
-            os.rename(unfinished, root)
-        except BaseException as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            if not (isinstance(error, OSError) and root.exists()):  # else another run was first
-                raise
+    make_folder_once(root, lambda folder: _write_corpus(folder, words, seed))
     files = tuple(root / name for name in FILES)
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise DataError(f"{root}: {' and '.join(missing)} is missing: remove this folder, to have it made again")
     return files[0], files[1]
+
+
+def _write_corpus(folder: Path, words: tuple[int, int], seed: int) -> None:
+    strokes = synthetic_strokes(folder, words=(*words, 1), seed=seed)
+    parts = read_stroke_file(strokes, max_bytes=2**31).parts
+    strokes.unlink()
+    for name, part in zip(FILES, ("train", "valid"), strict=True):
+        _write(folder / name, parts[part].sequences)
 
 
 def _write(path: Path, sequences: tuple[np.ndarray, ...]) -> None:

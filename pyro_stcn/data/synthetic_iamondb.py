@@ -8,16 +8,14 @@ No figure measured on it says anything about handwriting.
 from __future__ import annotations
 
 import os
-import shutil
-import tempfile
 from pathlib import Path
 
 import numpy as np
 
 from .checks import DataError
+from .made_once import cache_folder, make_folder_once
 from .stroke_files import PARTS
 from .strokes import SYNTHETIC_ORIGIN
-from .synthetic import cache_folder
 from .synthetic_strokes import draw_hand, spell, write_word
 
 _VERSION = 1  # part of the folder's name: raise it with any change of what is generated
@@ -59,18 +57,7 @@ def synthetic_iamondb(
     parent = Path(folder) if folder is not None else cache_folder()
     counts = "-".join(str(count) for count in forms)
     root = parent / f"synthetic-iamondb-v{_VERSION}-{counts}-forms-{lines}-lines-seed-{seed}"
-    if not root.exists():
-        parent.mkdir(parents=True, exist_ok=True)
-        unfinished = Path(tempfile.mkdtemp(prefix=f".{root.name}-", dir=parent))
-        try:
-            _write_corpus(unfinished, forms, lines, seed)
-            unfinished.chmod(0o755)  # mkdtemp makes a folder nobody else can read
-            unfinished.rename(root)
-        except BaseException as error:
-            shutil.rmtree(unfinished, ignore_errors=True)
-            # Another process may have finished the same corpus first: then that one is as good.
-            if not (isinstance(error, OSError) and root.exists()):
-                raise
+    make_folder_once(root, lambda folder: _write_corpus(folder, forms, lines, seed))
     there = sum(1 for _ in root.rglob("*.xml")) + sum(1 for _ in root.glob("*.txt"))
     if there != sum(forms) * lines + len(PARTS):
         raise DataError(

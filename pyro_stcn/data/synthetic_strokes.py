@@ -15,9 +15,9 @@ from pathlib import Path
 import numpy as np
 
 from .checks import DataError
+from .made_once import cache_folder
 from .stroke_files import PARTS, read_stroke_file, write_strokes
 from .strokes import SYNTHETIC_ORIGIN
-from .synthetic import cache_folder
 
 _VERSION = 1  # part of the file's name: raise it with any change of what is generated
 _DENSE = 24  # points per piece of a curve before it is sampled in time

@@ -117,7 +117,7 @@ def _find(root: Path) -> tuple[dict[str, list[_File]], int]:
         raise DataError(f"{root}: {what}: give the folder that holds {LAYOUTS}")
     found: dict[str, list[_File]] = defaultdict(list)
     others: list[Path] = []
-    for path in _walk(root):
+    for path in walk(root):
         if path.suffix.lower() != ".wav" or path.name.startswith("."):
             continue
         match = _LAYOUT.fullmatch(path.relative_to(root).as_posix().lower())
@@ -132,7 +132,7 @@ def _find(root: Path) -> tuple[dict[str, list[_File]], int]:
     return found, len(others)
 
 
-def _walk(root: Path) -> Iterator[Path]:
+def walk(root: Path) -> Iterator[Path]:
     """All files below ``root``, through links to folders, each folder once."""
     seen = set()
     for folder, subfolders, files in os.walk(root, followlinks=True):
