@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .configs import config_from_dict, config_to_dict
+from .data.checks import printable
 from .models import SequenceModel
 
 __all__ = [
@@ -37,7 +38,10 @@ PREFIX = "model."  # beside the weights a training checkpoint holds the optimise
 
 
 class CheckpointError(Exception):
-    """A file that cannot be trusted or read: the message names it and says why."""
+    """A file that cannot be trusted or read: the message, one line, names it and says why."""
+
+    def __init__(self, message: str = ""):
+        super().__init__(printable(message))
 
 
 def save_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:

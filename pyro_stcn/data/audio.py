@@ -21,8 +21,12 @@ from .checks import DataError, is_constant
 
 _SHORTEN_MAGIC = b"ajkg"
 _SPHERE_MAGIC = b"NIST_1A"
+PCM_16 = "16-bit PCM"
 _PCM, _EXTENSIBLE = 1, 0xFFFE  # format tags of the RIFF "fmt " chunk
 _UNFINISHED = 0xFFFFFFFF  # what programs that write to a pipe leave as the length
+_SPHERE_HEADER = 2**20  # bytes; nearly all have 1024
+_CHUNKS = 1000  # of a RIFF file before its samples: a file of zeros would be as many as its size is eighths
+_SAMPLES = 2**48
 _KNOWN_CONTENT = {
     b"fLaC": "FLAC audio",
     b"OggS": "Ogg audio",
@@ -65,14 +69,44 @@ class Audio:
 
 
 @dataclass(frozen=True)
-class _Header:
+class AudioHeader:
+    """What a recording says of itself, and what there is.
+
+    :param format: the container it was found in.
+    :param sample_rate: samples per second, at least 1.
+    :param channels: how many.
+    :param encoding: ``PCM_16``, or in words what it is instead.
+    :param declared: bytes of samples according to the header.
+    :param present: bytes there are.
+    :param database: the database the header says it belongs to (SPHERE only), or None.
+    """
+
     format: AudioFormat
     sample_rate: int
     channels: int
-    encoding: str  # "16-bit PCM", or in words what it is instead
-    declared: int  # bytes of samples according to the header
-    present: int  # bytes there are
+    encoding: str
+    declared: int
+    present: int
     database: str | None = None
+
+
+def read_header(path: str | os.PathLike[str]) -> AudioHeader:
+    """Read what a NIST SPHERE or RIFF file says of itself, without its samples.
+
+    :raises AudioError: if the file cannot be opened, is no regular file, is empty, is neither format, has a damaged
+        header, or is compressed (shorten).
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe waits for who writes to it
+            raise AudioError(f"{path}: is not a regular file but a pipe or a device: take it out of the folder")
+        with path.open("rb") as file:
+            header = _read_header(path, file)
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if header.sample_rate < 1:
+        raise AudioError(f"{path}: its header is damaged (a rate of {header.sample_rate} Hz): {_CONVERT}")
+    return header
 
 
 def read_audio(path: str | os.PathLike[str], expected_rate: int | None = None) -> Audio:
@@ -85,12 +119,8 @@ def read_audio(path: str | os.PathLike[str], expected_rate: int | None = None) -
         (all samples equal).
     """
     path = Path(path)
-    try:
-        with path.open("rb") as file:
-            header = _read_header(path, file)
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if header.encoding != "16-bit PCM":
+    header = read_header(path)
+    if header.encoding != PCM_16:
         raise AudioError(f"{path}: holds {header.encoding}, expected 16-bit PCM: {_CONVERT}")
     if header.channels != 1:
         raise AudioError(
@@ -110,7 +140,7 @@ def read_audio(path: str | os.PathLike[str], expected_rate: int | None = None) -
             f"{header.present // 2} are there: copy or download the file again"
         )
     try:
-        samples, _ = soundfile.read(path, dtype="int16")
+        samples, _ = soundfile.read(os.fsencode(path), dtype="int16")  # bytes: not every name is UTF-8
     except soundfile.SoundFileError as error:
         raise AudioError(f"{path}: cannot be decoded ({error}): copy or download it again") from error
     if len(samples) != header.declared // 2:
@@ -182,7 +212,7 @@ def _as_int16(path: str | os.PathLike[str], samples: np.ndarray) -> np.ndarray:
     return np.clip(np.round(samples.astype(np.float64) * 32768), -32768, 32767).astype(np.int16)
 
 
-def _read_header(path: Path, file: BinaryIO) -> _Header:
+def _read_header(path: Path, file: BinaryIO) -> AudioHeader:
     size = os.fstat(file.fileno()).st_size
     head = file.read(64)
     if not head:
@@ -198,11 +228,13 @@ def _read_header(path: Path, file: BinaryIO) -> _Header:
     raise AudioError(f"{path}: expected NIST SPHERE or RIFF audio and found {what}; {_CONVERT}")
 
 
-def _read_sphere_header(path: Path, file: BinaryIO, size: int) -> _Header:
+def _read_sphere_header(path: Path, file: BinaryIO, size: int) -> AudioHeader:
     file.seek(0)
     lines = file.read(16).split(b"\n")
     try:
         length = int(lines[1])
+        if not 16 <= length <= _SPHERE_HEADER:
+            raise ValueError(f"it declares a header of {length} bytes")
         file.seek(0)
         text = file.read(length).decode("latin-1")
         if len(text) < length or "end_head" not in text:
@@ -213,6 +245,8 @@ def _read_sphere_header(path: Path, file: BinaryIO, size: int) -> _Header:
         rate, count = int(fields["sample_rate"]), int(fields["sample_count"])
         channels = int(fields.get("channel_count", "1"))
         width = int(fields.get("sample_n_bytes", "2"))
+        if not (0 <= count < _SAMPLES and 1 <= channels < _SAMPLES and 1 <= width < _SAMPLES):
+            raise ValueError(f"sample_count is {fields['sample_count'][:20]}, channels {channels}, bytes {width}"[:200])
     except (ValueError, IndexError, KeyError) as error:
         raise AudioError(
             f"{path}: its NIST SPHERE header is damaged ({error}): copy or download the file again"
@@ -221,7 +255,7 @@ def _read_sphere_header(path: Path, file: BinaryIO, size: int) -> _Header:
     if "shorten" in coding or file.read(4) == _SHORTEN_MAGIC:
         raise AudioError(f"{path}: its samples are compressed with shorten: {_DECODE}")
     encoding = f"{8 * width}-bit PCM" if coding == "pcm" else f"samples in the coding {coding!r}"
-    return _Header(
+    return AudioHeader(
         AudioFormat.SPHERE,
         rate,
         channels,
@@ -232,9 +266,12 @@ def _read_sphere_header(path: Path, file: BinaryIO, size: int) -> _Header:
     )
 
 
-def _read_riff_header(path: Path, file: BinaryIO, size: int) -> _Header:
-    position, layout = 12, None
+def _read_riff_header(path: Path, file: BinaryIO, size: int) -> AudioHeader:
+    position, layout, chunks = 12, None, 0
     while position + 8 <= size:
+        chunks += 1
+        if chunks > _CHUNKS:
+            raise AudioError(f"{path}: its RIFF header is damaged (more than {_CHUNKS} chunks before the samples)")
         file.seek(position)
         kind, length = struct.unpack("<4sI", file.read(8))
         if kind == b"fmt ":
@@ -256,4 +293,4 @@ def _read_riff_header(path: Path, file: BinaryIO, size: int) -> _Header:
             f"(it was written to a pipe, or the writer was stopped): {_CONVERT}"
         )
     encoding = f"{bits}-bit PCM" if tag == _PCM else f"{bits}-bit samples with RIFF format tag {tag}"
-    return _Header(AudioFormat.RIFF, rate, channels, encoding, declared=length, present=present)
+    return AudioHeader(AudioFormat.RIFF, rate, channels, encoding, declared=length, present=present)

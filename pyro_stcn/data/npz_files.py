@@ -52,7 +52,18 @@ def read_npz(
             what = "is truncated or damaged" if begins[:2] == b"PK" else f"is no .npz file, it begins with {begins!r}"
             raise DataError(f"{path}: {what} ({error}): copy or download it again") from error
         with archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            members: dict[str, zipfile.ZipInfo] = {}
+            for info in archive.infolist():
+                name = info.filename.removesuffix(".npy")
+                if name in members:
+                    raise DataError(f"{path}: holds two arrays named {name[:100]!r}: write it with numpy.savez")
+                if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
+                    # Nothing is unpacked to the disk here; but names become those of sequences, and go further.
+                    raise DataError(
+                        f"{path}: holds {name[:100]!r}, a name that leads out of the archive, which numpy never writes:"
+                        " do not use this file, or write it with numpy.savez"
+                    )
+                members[name] = info
             wanted = [name for name in members if names is None or name in names]
             unpacked = sum(members[name].file_size for name in wanted)
             if unpacked > max_bytes:
