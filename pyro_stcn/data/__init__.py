@@ -15,7 +15,9 @@ from .checks import DataError, check_sequence, check_sequences
 from .corpora import CORPORA, CorpusKind, load_corpus
 from .corpus import Corpus
 from .deepwriting import DeepwritingSplit, load_deepwriting
+from .findings import Finding, Report, Severity, What
 from .iamondb import HeldOut, load_iamondb
+from .inspection import inspect_data, recognise
 from .standardise import Standardiser
 from .stroke_files import write_strokes
 from .strokes import StrokeNormaliser, load_strokes
@@ -34,19 +36,24 @@ __all__ = [
     "CorpusKind",
     "DataError",
     "DeepwritingSplit",
+    "Finding",
     "HeldOut",
+    "Report",
     "Scaling",
     "SequenceBatch",
     "SequenceDataset",
+    "Severity",
     "ShuffledBatches",
     "Standardiser",
     "StrokeNormaliser",
     "Validation",
+    "What",
     "batches",
     "check_sequence",
     "check_sequences",
     "collate",
     "frames",
+    "inspect_data",
     "load_arrays",
     "load_corpus",
     "load_deepwriting",
@@ -54,6 +61,7 @@ __all__ = [
     "load_strokes",
     "load_timit",
     "read_audio",
+    "recognise",
     "synthetic_deepwriting",
     "synthetic_iamondb",
     "synthetic_strokes",
