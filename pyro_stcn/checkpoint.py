@@ -118,6 +118,7 @@ def load_model(path: str | os.PathLike) -> tuple[SequenceModel, dict[str, Any]]:
     """
     tensors, meta = load_tensors(path)
     try:
+        _check_size(meta["model"], tensors)
         net = config_from_dict(meta["model"]).build()
         dtypes = {value.dtype for name, value in tensors.items() if name.startswith(PREFIX)}
         net.to(dtypes.pop() if len(dtypes) == 1 else None)
@@ -125,6 +126,35 @@ def load_model(path: str | os.PathLike) -> tuple[SequenceModel, dict[str, Any]]:
     except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"{path}: configuration and weights do not make a model: {error}") from error
     return net, meta
+
+
+def _check_size(config: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a configuration whose model is not the one of these weights, before memory is taken for it.
+
+    :raises ValueError: if a model of this configuration has other weights.
+    """
+    many = _most_layers(config)
+    if many > len(tensors):  # each has weights; without memory it would still take its time
+        raise ValueError(f"it asks for {many} layers, and there are {len(tensors)} tensors")
+    with torch.device("meta"):  # shapes without memory
+        expected = {name: value.shape for name, value in config_from_dict(config).build().state_dict().items()}
+    for name in expected.keys() | {key.removeprefix(PREFIX) for key in tensors if key.startswith(PREFIX)}:
+        found = tensors.get(f"{PREFIX}{name}")
+        if found is None or found.shape != expected.get(name):
+            shapes = (
+                None if shape is None else tuple(shape) for shape in (expected.get(name), getattr(found, "shape", None))
+            )
+            raise ValueError("{!r} should have the shape {} and has {}".format(name[:100], *shapes))
+
+
+def _most_layers(config: Any) -> int:
+    """The largest number of layers that a configuration, as JSON, asks for."""
+    if isinstance(config, list):
+        return max(map(_most_layers, config), default=0)
+    if not isinstance(config, dict):
+        return 0
+    own = (value for key, value in config.items() if key.endswith("layers") and isinstance(value, int))
+    return max(*own, 0, 0, *map(_most_layers, config.values()))
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
