@@ -77,6 +77,8 @@ def load_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
     """
     path = Path(path)
     if not path.is_file():
+        if path.exists() and not path.is_dir():  # opening a pipe waits for who writes to it
+            raise CheckpointError(f"{path} is not a regular file but a pipe or a device")
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
         with safe_open(str(path), framework="pt") as file:

@@ -209,13 +209,18 @@ def _members(path: Path, arrays: dict[str, np.ndarray]) -> Source:
     return Source(tuple(sequences), tuple(names))
 
 
-def _audio(path: Path, name: str, how: Reading) -> Source:
+def other_encoding(path: Path) -> Any:
+    """What libsndfile says of a recording that is not 16-bit PCM in RIFF or SPHERE; None of one that is, or is none."""
     try:
-        info = soundfile.info(os.fsencode(path))
+        info = soundfile.info(os.fsencode(path))  # bytes: not every name is UTF-8
     except soundfile.SoundFileError:
-        info = None
-    plain = info is None or (info.format in ("WAV", "WAVEX", "NIST") and info.subtype == "PCM_16")
-    if info is None or plain:
+        return None
+    return None if info.format in ("WAV", "WAVEX", "NIST") and info.subtype == "PCM_16" else info
+
+
+def _audio(path: Path, name: str, how: Reading) -> Source:
+    info = other_encoding(path)
+    if info is None:
         audio = read_audio(path)  # compares the header with what is there, and says what cannot be read
         samples, rate = audio.samples, audio.sample_rate
     else:

@@ -125,8 +125,15 @@ def load_arrays(
     sources = {part: find_sequences(part, g, how) for part, g in given.items()}
     for part, source in sources.items():
         _check(_place(part, given[part]), source)
+        try:
+            check_sequences(source.sequences, [f"{part}/{n}" for n in source.names])
+        except DataError as error:
+            if _place(part, given[part]) == part:  # arrays: the sequence's name begins with it
+                raise
+            raise DataError(f"{_place(part, given[part])}: {error}") from error
     every = join(list(sources.values()), [_place(part, given[part]) for part in sources])
-    check_sequences(every.sequences, [f"{part}/{n}" for part, source in sources.items() for n in source.names])
+    if len(sources) > 1:
+        check_sequences(every.sequences, [f"{part}/{n}" for part, source in sources.items() for n in source.names])
     kept = _numbers(keep, every)
     chosen, told = _split(sources, dict(zip(("valid", "test"), fractions, strict=True)), seed)
     prefixed = len(sources) > 1

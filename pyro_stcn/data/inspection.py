@@ -7,7 +7,6 @@ pass one at a time and recordings in blocks, so memory does not grow with a corp
 from __future__ import annotations
 
 import os
-import zipfile
 from collections import Counter
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -21,7 +20,8 @@ from .array_files import Reading
 from .checks import DataError, printable
 from .corpora import CORPORA
 from .findings import Channel, Finding, Report, Severity, Summary, What
-from .inspection_sources import Piece, error, pieces_of
+from .inspection_sources import Piece, error, most_bytes, pieces_of
+from .npz_files import npz_names
 from .tallies import Moments, SequenceTally, gather
 from .whole_corpus import Overall, corpus_findings
 
@@ -39,7 +39,7 @@ def inspect_data(
     corpus: str | None = None,
     sequence_column: str | int | None = None,
     frame: int = 200,
-    max_bytes: int = 2**31,
+    max_bytes: int | None = None,
 ) -> Report:
     """Check data before training on them: values, lengths, rates, widths, scales, copies, and the files themselves.
 
@@ -49,7 +49,8 @@ def inspect_data(
     :param corpus: what the path holds, a name of ``CORPORA``; None recognises it.
     :param sequence_column: see ``load_arrays``.
     :param frame: samples per step of audio; shorter recordings are errors.
-    :param max_bytes: the largest file other than audio, and the largest unpacked data of a file, to read.
+    :param max_bytes: the largest file other than audio, and the largest unpacked data of a file, to read; None is
+        what the loader of the kind accepts.
     :returns: all findings, the worst first, and what the data are.
     :raises DataError: for a name that is not in ``CORPORA``.
     """
@@ -58,7 +59,7 @@ def inspect_data(
     path = Path(data) if isinstance(data, str | os.PathLike) else None
     kind = corpus or (recognise(path) if path is not None else "arrays")
     inspector = _Inspector()
-    found = pieces_of(path or data, kind, Reading(frame, sequence_column, max_bytes))
+    found = pieces_of(path or data, kind, Reading(frame, sequence_column, max_bytes or most_bytes(kind)))
     for item in tqdm(found, desc=f"checking {printable(path.name) if path else 'data'}", unit="", disable=None):
         if isinstance(item, Finding):
             inspector.findings.append(item)
@@ -80,11 +81,7 @@ def recognise(path: Path) -> str:
             return "arrays"
         return "timit"
     if path.is_file() and path.suffix.lower() == ".npz":
-        try:
-            with zipfile.ZipFile(path) as archive:
-                members = {name.removesuffix(".npy") for name in archive.namelist()}
-        except Exception:  # whatever a damaged archive provokes is told by who reads it
-            return "arrays"
+        members = npz_names(path)
         if {"train_points", "train_lengths"} <= members or members >= {"train", "valid", "test"}:
             return "strokes"
         if "samples" in members:
@@ -186,7 +183,8 @@ class _Inspector:
 
     def report(self, source: str, kind: str) -> Report:
         """Judge everything together."""
-        main = max(self.by_width.values(), key=lambda overall: len(overall.lengths), default=None)
+        read = [overall for overall in self.by_width.values() if overall.pieces]
+        main = max(read, key=lambda overall: len(overall.pieces), default=None)
         if main is None:
             if not any(f.severity is Severity.ERROR for f in self.findings):
                 self.findings.append(error(What.UNREADABLE, "there are no sequences", source))

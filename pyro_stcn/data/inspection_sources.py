@@ -25,7 +25,8 @@ from .findings import Finding, Severity, What
 _PARTS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"}
 _BLOCK = 2**16  # samples of audio read at once
 _FULL_SCALE = 32768
-_LINE_BYTES = 2**22  # of a line of handwriting, as the loader has it
+_MOST_BYTES = {"strokes": 2**28, "deepwriting": 2**31, "iamondb": 2**22}  # of a file, as the loaders have it
+_MOST_BYTES_OF_ARRAYS = 2**30
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,6 +64,11 @@ def error(what: What, problem: str | Exception, file: object = None, **where: An
     """An error; the path at the beginning of a loader's message is not said twice."""
     detail = str(problem).removeprefix(f"{printable(str(file))}: ")
     return Finding(Severity.ERROR, what, detail, None if file is None else str(file), **where)
+
+
+def most_bytes(kind: str) -> int:
+    """The largest file of a kind that its loader accepts unless told otherwise."""
+    return _MOST_BYTES.get(kind, _MOST_BYTES_OF_ARRAYS)
 
 
 def pieces_of(given: Any, kind: str, how: Reading) -> Found:
@@ -187,31 +193,28 @@ def _recording(file: Path, name: str, part: str | None, frame: int, *, any_encod
         if file.is_file() and file.stat().st_size == 0:
             yield error(What.EMPTY, "has 0 bytes", file, sequence=name)
             return
-        header = read_header(file)
-        format, rate, channels = f"{header.format}, {header.encoding}", header.sample_rate, header.channels
-        plain = header.encoding == PCM_16
-        declared = header.declared // 2 if plain else None
-        if plain and header.present < header.declared:
-            detail = f"{declared} samples declared, {header.present // 2} there"
-            yield error(What.TRUNCATED, detail, file, sequence=name, step=header.present // 2)
-            return
+        info = array_files.other_encoding(file) if any_encoding and file.is_file() else None
+        if info is not None:
+            format, rate, channels = f"{info.format}, {info.subtype}", info.samplerate, info.channels
+            plain, declared = False, info.frames
+        else:
+            header = read_header(file)
+            format, rate, channels = f"{header.format}, {header.encoding}", header.sample_rate, header.channels
+            plain, declared = header.encoding == PCM_16, header.declared // 2
+            if plain and header.present < header.declared:
+                detail = f"{declared} samples declared, {header.present // 2} there"
+                yield error(What.TRUNCATED, detail, file, sequence=name, step=header.present // 2)
+                return
     except (AudioError, OSError) as problem:
-        try:
-            info = soundfile.info(os.fsencode(file)) if any_encoding and file.is_file() else None
-        except soundfile.SoundFileError:
-            info = None
-        if info is None:
-            yield error(What.UNREADABLE, problem, file, sequence=name)
-            return
-        format, rate, channels = f"{info.format}, {info.subtype}", info.samplerate, info.channels
-        plain, declared = False, info.frames
+        yield error(What.UNREADABLE, problem, file, sequence=name)
+        return
     if not plain and not any_encoding:
         yield error(What.ENCODING, f"{format}, expected {PCM_16}", file, sequence=name)
         return
     if channels != 1:
         yield error(What.STEREO, f"{channels} channels, expected 1", file, sequence=name)
         return
-    if declared is not None and declared < frame:
+    if declared < frame:
         yield error(What.SHORT, f"{declared} samples, fewer than a step of {frame}", file, sequence=name)
         return
     blocks = _blocks(file, plain, declared)
@@ -337,7 +340,7 @@ def _iamondb(path: Path, how: Reading) -> Found:
                 yield error(What.EMPTY, "has 0 bytes", file, sequence=file.stem)
                 continue
             try:
-                line = iamondb_files.read_line(file, min(how.max_bytes, _LINE_BYTES))
+                line = iamondb_files.read_line(file, how.max_bytes)
             except DataError as problem:
                 yield error(What.UNREADABLE, problem, file, sequence=file.stem)
                 continue

@@ -84,6 +84,15 @@ def read_npz(
             return found
 
 
+def npz_names(path: str | os.PathLike[str]) -> set[str]:
+    """The names of the arrays of an ``.npz`` file; none where it is no such file."""
+    try:
+        with _Frugal(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except Exception:  # whatever a damaged archive provokes is told by who reads it
+        return set()
+
+
 def read_npy(path: str | os.PathLike[str], *, max_bytes: int) -> np.ndarray:
     """Read an ``.npy`` file that holds real numbers or text.
 
@@ -92,7 +101,8 @@ def read_npy(path: str | os.PathLike[str], *, max_bytes: int) -> np.ndarray:
     """
     path = Path(path)
     with _open(path, max_bytes) as file:
-        array = _read_array(file.read(max_bytes + 1), str(path), max_bytes, pickles=False)
+        data = file.read(os.fstat(file.fileno()).st_size)  # max_bytes would be set aside for a small file, too
+        array = _read_array(data, str(path), max_bytes, pickles=False)
     assert isinstance(array, np.ndarray)
     return array
 
@@ -124,7 +134,7 @@ def _read_array(data: bytes, where: str, max_bytes: int, pickles: bool) -> np.nd
     if dtype.kind not in _KINDS or dtype.itemsize == 0:
         raise DataError(f"{where} has dtype {dtype}, expected real numbers: convert it with array.astype")
     promised = math.prod(shape) * dtype.itemsize
-    if not all(0 <= n < _LARGEST for n in shape) or begin + promised != len(data):
+    if not all(type(n) is int and 0 <= n < _LARGEST for n in shape) or begin + promised != len(data):
         raise DataError(
             f"{where} should have {promised} bytes, of shape {shape} and dtype {dtype}, and has {len(data) - begin}: "
             "the file is damaged, copy or download it again"
