@@ -103,7 +103,9 @@ class _Inspector:
 
     def look_at(self, piece: Piece) -> None:
         """Check one sequence by itself and against those before it."""
-        overall = self.by_width.setdefault(piece.width, Overall(piece.width))
+        if piece.width not in self.by_width:
+            self.by_width[piece.width] = Overall(piece.width)
+        overall = self.by_width[piece.width]
         try:
             tally = gather(piece.blocks, piece.width, overall.sample, piece.pen)
         except (DataError, OSError) as problem:

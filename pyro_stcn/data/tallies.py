@@ -61,12 +61,15 @@ class Moments:
     def add(self, rows: np.ndarray, finite: np.ndarray) -> None:
         """Take in rows of shape ``(T, D)``, of which only what is finite counts."""
         other = Moments(self.width)
+        everything = bool(finite.all())
         other.count = finite.sum(0).astype(np.float64)
         with np.errstate(over="ignore", invalid="ignore"):
-            known = np.where(finite, rows, 0.0)
+            known = rows if everything else np.where(finite, rows, 0.0)
             other.mean = known.sum(0) / np.maximum(other.count, 1)
-            other.square = np.where(finite, np.square(rows - other.mean), 0.0).sum(0)
-        other.low, other.high = np.where(finite, rows, np.inf).min(0), np.where(finite, rows, -np.inf).max(0)
+            apart = np.square(rows - other.mean)
+            other.square = (apart if everything else np.where(finite, apart, 0.0)).sum(0)
+        other.low = (rows if everything else np.where(finite, rows, np.inf)).min(0)
+        other.high = (rows if everything else np.where(finite, rows, -np.inf)).max(0)
         self.merge(other)
 
     def merge(self, other: Moments) -> None:
