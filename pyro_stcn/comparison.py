@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .data.checks import DataError
 from .evaluation import Evaluation, Statistic
 from .models import Evidence
 
@@ -59,11 +60,24 @@ class Score:
 
     @classmethod
     def load(cls, path: str | Path) -> Score:
-        """Read what :meth:`save` wrote."""
-        fields = json.loads(Path(path).read_text())
-        fields |= {name: tuple(fields[name]) for name in ("nats", "elbo")}
-        fields["figures"] = {name: tuple(values) for name, values in fields.get("figures", {}).items()}
-        return cls(**fields | {"evidence": Evidence(fields["evidence"])})
+        """Read what :meth:`save` wrote.
+
+        :raises FileNotFoundError: when there is no such file.
+        :raises DataError: when it is truncated, damaged, or something else.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: is not a file: give the score.json of a run")
+        try:
+            fields = json.loads(path.read_bytes())
+            fields |= {name: tuple(fields[name]) for name in ("nats", "elbo")}
+            fields["figures"] = {name: tuple(values) for name, values in fields.get("figures", {}).items()}
+            return cls(**fields | {"evidence": Evidence(fields["evidence"])})
+        except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(
+                f"{path}: is not the score of a run, or was cut short ({type(error).__name__}: {str(error)[:200]}): "
+                "delete it and have it made again"
+            ) from error
 
 
 def by_system(scores: Iterable[Score]) -> dict[str, list[Score]]:

@@ -115,7 +115,7 @@ def load_continuation(path: str | os.PathLike, net: SequenceModel) -> Continuati
     :raises CheckpointError: when the file is damaged, is no continuation, or belongs to another model or other weights.
     """
     tensors, meta = load_tensors(path)
-    if "continuation" not in meta:
+    if not isinstance(meta, dict) or "continuation" not in meta:
         raise CheckpointError(f"{path} holds no continuation of a sequence")
     if meta["continuation"] != fingerprint(net):
         raise CheckpointError(
@@ -124,10 +124,17 @@ def load_continuation(path: str | os.PathLike, net: SequenceModel) -> Continuati
     weight = next(net.parameters())
     # Cloned: where a tensor begins in memory can change the last digit of what is computed from it.
     tensors = {name: value.to(weight.device).clone() for name, value in tensors.items()}
-    x, steps = tensors["x"], int(meta["steps"])
-    leaves = [tensors.get(f"leaf.{i}", value) for i, value in enumerate(meta["leaves"])]
-    like = _template(net, len(x)) if steps else net.initial_state(len(x))
-    return Continuation(tree_unflatten(leaves, tree_flatten(like)[1]), x, steps)
+    try:
+        x, steps = tensors["x"], int(meta["steps"])
+        if x.ndim != 2 or x.shape[1] != net.data_dim:  # before a state of as many sequences is made
+            raise ValueError(f"its last step has shape {tuple(x.shape)}, and a step of the model ({net.data_dim},)")
+        leaves = [tensors.get(f"leaf.{i}", value) for i, value in enumerate(meta["leaves"])]
+        like, spec = tree_flatten(_template(net, len(x)) if steps else net.initial_state(len(x)))
+        if [_kind(leaf) for leaf in leaves] != [_kind(leaf) for leaf in like]:
+            raise ValueError("its state does not have the form of one of the model")
+        return Continuation(tree_unflatten(leaves, spec), x, steps)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{path} does not hold the state that it says ({error})") from error
 
 
 def fingerprint(net: SequenceModel) -> str:
@@ -159,6 +166,10 @@ def _template(net: SequenceModel, batch_size: int) -> Any:
     with torch.random.fork_rng(devices=devices):
         start = begin(net, batch_size)
         return net.step(start.state, start.x)[0]
+
+
+def _kind(leaf: Any) -> Any:
+    return leaf.shape if isinstance(leaf, Tensor) else type(leaf)
 
 
 def _leaves(state: Any) -> list[Any]:

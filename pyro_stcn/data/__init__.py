@@ -17,7 +17,9 @@ from .checks import DataError, check_sequence, check_sequences
 from .corpora import CORPORA, CorpusKind, load_corpus
 from .corpus import Corpus
 from .deepwriting import DeepwritingSplit, load_deepwriting
+from .findings import Finding, Report, Severity, What
 from .iamondb import HeldOut, load_iamondb
+from .inspection import inspect_data, recognise
 from .own import load_own
 from .raw import RawFormat, StepKind
 from .recording_files import open_recordings
@@ -45,14 +47,17 @@ __all__ = [
     "CorpusKind",
     "DataError",
     "DeepwritingSplit",
+    "Finding",
     "HeldOut",
     "Missing",
     "RawFormat",
     "Recording",
+    "Report",
     "Scaling",
     "SequenceBatch",
     "SequenceDataset",
     "Sequences",
+    "Severity",
     "ShuffledBatches",
     "Standardiser",
     "StepKind",
@@ -60,11 +65,13 @@ __all__ = [
     "StrokeNormaliser",
     "Tape",
     "Validation",
+    "What",
     "batches",
     "check_sequence",
     "check_sequences",
     "collate",
     "frames",
+    "inspect_data",
     "load_arrays",
     "load_blizzard",
     "load_categories",
@@ -77,6 +84,7 @@ __all__ = [
     "load_timit",
     "open_recordings",
     "read_audio",
+    "recognise",
     "synthetic_blizzard",
     "synthetic_deepwriting",
     "synthetic_iamondb",

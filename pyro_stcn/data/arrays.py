@@ -138,8 +138,15 @@ def load_arrays(
     sources = {part: find_sequences(part, g, Reading(frame, sequence_column, max_bytes)) for part, g in given.items()}
     for part, source in sources.items():
         _check(place(part, given[part]), source, marking)
+        try:
+            check_sequences(_checkable(source, marking), [f"{part}/{n}" for n in source.names])
+        except DataError as error:
+            if place(part, given[part]) == part:  # arrays: the sequence's name begins with it
+                raise
+            raise DataError(f"{place(part, given[part])}: {error}") from error
     every = join(list(sources.values()), [place(part, given[part]) for part in sources])
-    check_sequences([_without_gaps(s) if marking else s for s in every.sequences], full_names(sources))
+    if len(sources) > 1:
+        check_sequences(_checkable(every, marking), full_names(sources))
     kept = _numbers(keep, every)
     parts, told = split(sources, how)
     audio = every.sample_rate is not None
@@ -186,6 +193,10 @@ def _complete(array: np.ndarray) -> np.ndarray | None:
     """Which steps have no missing value, None where all are such."""
     known = ~np.isnan(array).any(1) if array.dtype.kind == "f" else np.ones(len(array), dtype=bool)
     return None if known.all() else known
+
+
+def _checkable(source: Source, marking: bool) -> list[np.ndarray]:
+    return [_without_gaps(s) if marking else s for s in source.sequences]
 
 
 def _without_gaps(array: np.ndarray) -> np.ndarray:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import csv
-import io
+from array import array
+from collections.abc import Iterator
+from itertools import chain, islice
 from pathlib import Path
+from typing import TextIO
 
 import numpy as np
 
@@ -12,6 +15,7 @@ from .checks import DataError
 
 MISSING = {"", "nan", "na", "n/a", "null", "none"}  # cells that are read as NaN, in any case
 _DELIMITERS = ",;\t"
+_LINE = 2**24  # letters; a file without line breaks would be one row
 
 
 def read_csv(
@@ -28,29 +32,29 @@ def read_csv(
     :raises DataError: naming file, line (from 1, as editors count) and column: no rows, a row of another width, a cell
         that is no number, a column that is not there.
     """
-    rows = [(line, [cell.strip() for cell in row]) for line, row in _rows(path)]
-    header = _header(rows[0][1], sequence_column)
-    body = rows if header is None else rows[1:]
-    if not body:
-        raise DataError(f"{path}: has a header and no rows: leave it out, or write it again")
-    width = len(rows[0][1])
+    rows = ((line, [cell.strip() for cell in row]) for line, row in _rows(path))
+    first = next(rows)
+    header = _header(first[1], sequence_column)
+    width = len(first[1])
     column = _column(path, header, width, sequence_column)
     channels = [c for c in range(width) if c != column]
     if not channels:
         raise DataError(f"{path}: has no column beside {sequence_column!r}: at least one channel is needed")
-    groups: dict[str, list[list[float]]] = {}
-    for line, row in body:
+    groups: dict[str, array[float]] = {}
+    for line, row in rows if header is not None else chain([first], rows):
         if len(row) != width:
             raise DataError(
-                f"{path}: line {line} has {len(row)} cells and line {rows[0][0]} has {width}: every row needs one cell "
+                f"{path}: line {line} has {len(row)} cells and line {first[0]} has {width}: every row needs one cell "
                 "for each column, empty where a value is missing"
             )
         name = row[column] if column is not None else ""
         if column is not None and not name:
             raise DataError(f"{path}: line {line} names no sequence in the column {sequence_column!r}: fill it in")
-        groups.setdefault(name, []).append([_number(path, line, header, c, row[c]) for c in channels])
+        groups.setdefault(name, array("d")).extend([_number(path, line, header, c, row[c]) for c in channels])
+    if not groups:
+        raise DataError(f"{path}: has a header and no rows: leave it out, or write it again")
     return (
-        tuple(np.array(steps, dtype=np.float64) for steps in groups.values()),
+        tuple(np.array(values, dtype=np.float64).reshape(-1, len(channels)) for values in groups.values()),
         tuple(groups),
         None if header is None else tuple(header[c] for c in channels),
     )
@@ -93,7 +97,7 @@ def read_labels(path: Path, column: str | None, sequence_column: str | None) -> 
 
 def holds_text(path: Path, sequence_column: str | int | None) -> bool:
     """Whether a table has one column beside ``sequence_column``, with a header and no number in the row below."""
-    rows = [row for _, row in _rows(path)[:2]]
+    rows = [row for _, row in islice(_rows(path), 2)]
     if len(rows) < 2 or len({len(row) for row in rows}) > 1:
         return False
     group = rows[0].index(sequence_column) if sequence_column in rows[0] else sequence_column
@@ -101,22 +105,32 @@ def holds_text(path: Path, sequence_column: str | int | None) -> bool:
     return len(others) == 1 and all(_float(row[others[0]].strip()) is None for row in rows)
 
 
-def _rows(path: Path) -> list[tuple[int, list[str]]]:
-    """The rows that are not empty with their lines, at least one."""
+def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """The line that each row ends in, and its cells: at least one row, and one at a time, as text takes much memory."""
+    empty = True
     try:
-        text = path.read_text("utf-8-sig")
+        with path.open(encoding="utf-8-sig", newline="") as file:
+            first = next((line for line in _lines(path, file) if line.strip()), "")
+            file.seek(0)
+            reader = csv.reader(_lines(path, file), delimiter=max(_DELIMITERS, key=first.count))
+            try:
+                for row in reader:
+                    if row:
+                        empty = False
+                        yield reader.line_num, row
+            except csv.Error as error:
+                raise DataError(f"{path}: line {reader.line_num} is not CSV ({error}): save the file again") from error
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(f"{path}: cannot be read as text in UTF-8 ({error}): save it again as CSV in UTF-8") from error
-    first = next((line for line in text.splitlines() if line.strip()), "")
-    delimiter = max(_DELIMITERS, key=first.count)
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter)
-    try:
-        rows = [(reader.line_num, row) for row in reader if row]
-    except csv.Error as error:
-        raise DataError(f"{path}: line {reader.line_num} is not CSV ({error}): save the file again") from error
-    if not rows:
+    if empty:
         raise DataError(f"{path}: is empty: leave it out, or write it again")
-    return rows
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    while line := file.readline(_LINE + 1):
+        if len(line) > _LINE:
+            raise DataError(f"{path}: has a line of more than {_LINE} letters: it is no table of numbers")
+        yield line
 
 
 def _float(cell: str) -> float | None:
