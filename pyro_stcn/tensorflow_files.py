@@ -165,7 +165,7 @@ def _read(path: Path, offset: int, size: int | None, max_bytes: int) -> bytes:
 
 
 def _entries(data: bytes, where: tuple[int, int], path: Path) -> Iterator[tuple[bytes, bytes]]:
-    """Return the keys and values of the block at (offset, size); of a key is stored what differs from the one before."""
+    """Return keys and values of the block at (offset, size); of a key is stored what differs from the one before."""
     begin, size = where
     end = begin + size
     if end + 5 > len(data) - _FOOTER or size < 4:
