@@ -49,6 +49,8 @@ NORMALISATIONS = {
     "pp_zero_mean_norm_seq_stats": "sequence",
     "pp_zero_mean_normalization": "channel",
 }
+#: The same by "data_type", as that code's instructions say, where a configuration leaves it to the command line.
+_USUAL = {"timit": "all", "blizzard": "all", "iam": "sequence", "dw": "channel"}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +89,8 @@ class Released:
         parameters = sum(p.numel() for p in self.net.parameters())
         constants = sum(value.numel() for value in published_constants(self.net).values())
         more = f", {constants:,} of them constants in that code" if constants else ""
-        return f"{self.variables}\n{type(self.net).__name__}, {parameters:,} parameters{more}: every variable has its place"
+        size = f"{type(self.net).__name__}, {parameters:,} parameters{more}"
+        return f"{self.variables}\n{size}: every variable has its place"
 
 
 def load_released(checkpoint: str | os.PathLike[str], config: str | os.PathLike[str] | None = None) -> Released:
@@ -184,12 +187,16 @@ def read_statistics(path: str | os.PathLike[str], config: Mapping[str, Any], net
 
 
 def _normalisation(path: Path, config: Mapping[str, Any]) -> str:
-    wanted = [kind for option, kind in NORMALISATIONS.items() if config.get(option) is True]
+    given = {option: config[option] for option in NORMALISATIONS if option in config}
+    usual = _USUAL.get(str(config.get("data_type")))
+    if not given and usual is not None:
+        return usual
+    wanted = [NORMALISATIONS[option] for option, value in given.items() if value is True]
     if len(wanted) != 1:
         raise DataError(
-            f"{path} cannot be used: of {', '.join(NORMALISATIONS)} the config has {len(wanted)} that are true, and "
-            "one says which statistics were applied. The config.json of a run has what was in force, whatever the released "
-            "configuration has; without --statistics data are standardised as their loader does"
+            f"{path} cannot be used: the configuration has {given or 'no normalisation'}, and exactly one of "
+            f"{', '.join(NORMALISATIONS)} must be true to say which statistics were applied. The config.json of a run "
+            "says what was in force, whatever the configuration that it was made from has"
         )
     return wanted[0]
 

@@ -89,7 +89,7 @@ def read_index(prefix: Path) -> dict[str, Entry]:
                 if key == b"":
                     header = dict(_fields(value))
                 else:
-                    entries[key.decode()] = _entry(prefix, header.get(1, 0), value)
+                    entries[key.decode(errors="backslashreplace")] = _entry(prefix, header.get(1, 0), value)
     except CheckpointError:
         raise
     except Exception as error:  # whatever a hostile or damaged file provokes

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 
 from ..checkpoint import save_model
-from ..data.corpora import load_corpus
+from ..data.corpora import CORPORA, load_corpus
 from ..data.standardise import Standardiser
 from ..published import valid_twin
 from ..published_evaluation import evaluate_conventions, restandardise
 from ..published_files import Released, load_released, read_statistics
+
+if TYPE_CHECKING:
+    CorpusName = str
+else:
+    CorpusName = tyro.extras.literal_type_from_choices(CORPORA)
 
 
 @dataclass
@@ -39,8 +44,8 @@ class ImportOfficial:
     statistics: Path | None = None
     """An .npz with the statistics of the released data, which the checkpoints then keep, and --data are scored in."""
 
-    corpus: str | None = None
-    """Score both on a corpus of this kind; see "pyro-stcn data list"."""
+    corpus: CorpusName | None = None
+    """Score both on a corpus of this kind (pyro-stcn data list says what each is)."""
 
     data: Path | None = None
     """Where the corpus is; default: a small synthetic one."""
@@ -105,8 +110,6 @@ class ImportOfficial:
 
 
 def _facts(released: Released, standardiser: Standardiser | None) -> dict[str, Any]:
-    facts: dict[str, Any] = {
-        "source": {"checkpoint": released.variables.path.name, "config": released.config},
-        "left_out": {kind: len(names) for kind, names in released.variables.dropped.items()},
-    }
-    return facts if standardiser is None else facts | {"standardiser": standardiser.to_dict()}
+    source = {"checkpoint": released.variables.path.name, "config": released.config}
+    kept = {} if standardiser is None else {"standardiser": standardiser.to_dict()}
+    return {"source": source, "facts": {"data": f"those of {source['checkpoint']}, a released model", **kept}}
