@@ -24,7 +24,7 @@ DESCRIPTION = """Stochastic temporal convolutional networks, and the systems the
 pyro-stcn COMMAND --help says what a command does and what it writes. A training makes a run folder, and the other
 commands need nothing but that folder.
 
-    pyro-stcn train --corpus timit --output runs/first        (on synthetic speech; --data PATH for your own)
+    pyro-stcn train --corpus timit --output runs/first        (on synthetic speech; --data PATH for other)
     pyro-stcn evaluate runs/first --particles 100
     pyro-stcn generate runs/first --steps 160 --count 4
     pyro-stcn inspect runs/first
@@ -105,7 +105,7 @@ def _union(commands: Mapping[str, Command | Group], words: Sequence[str], everyt
             kind = command.load() if chosen or everything else command.stand_in()
         about = command.summary if isinstance(command, Group) else None
         members.append(Annotated[kind, tyro.conf.subcommand(name, description=about, prefix_name=False)])
-    return Union[tuple(members)]
+    return Union[tuple(members)]  # noqa: UP007 (made while it runs)
 
 
 def _version() -> str:

@@ -61,6 +61,6 @@ def _code(error: Exception) -> int | None:
 
 
 def _is_ours(error: Exception) -> bool:
-    """Whether this library or the script that runs has raised it, and not something deeper, where nobody expected it."""
+    """Whether this library, or the script that runs, has raised it; what comes from deeper down nobody expected."""
     *_, (frame, _) = traceback.walk_tb(error.__traceback__)
     return frame.f_globals.get("__name__", "").partition(".")[0] in (__name__.partition(".")[0], "__main__")
