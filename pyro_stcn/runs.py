@@ -44,7 +44,7 @@ class Objective:
     """An objective and its settings, see :func:`~pyro_stcn.objectives.objective`."""
 
     name: str = "meanfield"
-    particles: int | None = None
+    particles: int = 1
     floor: float = FLOOR
 
     def build(self) -> ELBO:

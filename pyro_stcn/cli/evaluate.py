@@ -30,11 +30,8 @@ class Evaluate:
     test.json (every figure); valid.*, train.* and test-PROTOCOL.* for other questions.
 
         pyro-stcn evaluate runs/first --particles 100 --repeats 3
-
         pyro-stcn evaluate runs/first --filter-particles 100        (a particle filter's bound beside the others)
-
         pyro-stcn evaluate runs/first --protocol timit/stcn         (as a published table scores)
-
         pyro-stcn evaluate model.safetensors --corpus timit --data /path/to/TIMIT
 
     With --corpus the run is scored on other data, brought to the unit of those that it was trained on.
@@ -46,13 +43,15 @@ class Evaluate:
     """K, draws of the latents per sequence, of the importance-weighted bound."""
     repeats: int = 1
     """Compute everything so often, with new draws: the report then says what the draws contribute to its errors."""
-    filter_particles: int | None = None
+    filter_particles: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: no filter)")] = (
+        None
+    )
     """Particles of a filter, for systems that have one; its bound is reported, too."""
     part: Literal["test", "valid", "train"] = "test"
     """Which part of the data."""
-    protocol: Annotated[ProtocolName | None, tyro.conf.arg(metavar="NAME")] = None
+    protocol: Annotated[ProtocolName | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """Score the test set as a published table did; a wrong name lists them."""
-    window: int | None = None
+    window: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: whole sequences)")] = None
     """Steps that are computed together, for recordings that do not fit into memory."""
     batch_size: int = 10
     """Sequences that are computed together."""
@@ -62,7 +61,7 @@ class Evaluate:
     """cpu, cuda, cuda:1; auto is a GPU where there is one."""
     output: Annotated[Path | None, tyro.conf.arg(metavar="FOLDER", help_behavior_hint="(default: RUN)")] = None
     """Where the files go."""
-    data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
+    data: Annotated[Data, tyro.conf.OmitArgPrefixes] = field(default_factory=Data)
 
     def run(self) -> None:
         """Score."""

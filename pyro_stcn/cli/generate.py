@@ -31,9 +31,7 @@ class Generate:
     .svg, too); and generated.json, what was asked for.
 
         pyro-stcn generate runs/first --steps 160 --count 4
-
         pyro-stcn generate runs/words --steps 500 --bias 0.5 --temperature 0.8
-
         pyro-stcn generate runs/words --steps 300 --prefix 0 --prefix-steps 100    (go on from the first test sequence)
 
     With the same --seed it makes the same on the same kind of machine.
@@ -45,9 +43,9 @@ class Generate:
     """Steps of each sequence, beside those that are given."""
     count: int = 4
     """How many sequences."""
-    prefix: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    prefix: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="")] = None
     """Go on from the beginning of this sequence of the data, by its name or its place from 0."""
-    prefix_steps: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: half of it)")] = None
+    prefix_steps: Annotated[int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: half of it)")] = None
     """How much of it is given."""
     part: Literal["test", "valid", "train"] = "test"
     """Which part of the data --prefix is from."""
@@ -67,7 +65,7 @@ class Generate:
         None
     )
     """Where the files go; those of an earlier call with these names are replaced."""
-    data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
+    data: Annotated[Data, tyro.conf.OmitArgPrefixes] = field(default_factory=Data)
 
     def run(self) -> None:
         """Generate."""
@@ -97,7 +95,7 @@ class Generate:
         folder.mkdir(parents=True, exist_ok=True)
         if raw.kind is StepKind.STROKES:
             paths = [folder / "strokes.npz"]
-            np.savez_compressed(paths[0], **{f"sequence-{i}": raw.undo(s) for i, s in enumerate(sequences)})  # type: ignore[arg-type]
+            np.savez_compressed(paths[0], **{f"sequence-{i}": raw.undo(s) for i, s in enumerate(sequences)})
         else:
             paths = raw.write(folder, "sequence", sequences)
         names = [f"sequence {i}" for i in range(len(sequences))]

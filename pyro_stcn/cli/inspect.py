@@ -31,9 +31,7 @@ class Inspect:
     sequence, its reconstruction and a sample from the model).
 
         pyro-stcn inspect runs/first
-
         pyro-stcn inspect runs/first --draws 200 --sequences 5
-
         python -c "import arviz; print(arviz.from_netcdf('runs/first/inspected/posterior.nc'))"
     """
 
@@ -53,7 +51,7 @@ class Inspect:
         None
     )
     """Where the files go; those of an earlier call are replaced."""
-    data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
+    data: Annotated[Data, tyro.conf.OmitArgPrefixes] = field(default_factory=Data)
 
     def run(self) -> None:
         """Inspect."""

@@ -27,11 +27,13 @@ _PATHS = ("valid", "test")  # options that name files: a run folder has to find 
 class Data:
     """The data."""
 
-    corpus: Annotated[CorpusName | None, tyro.conf.arg(metavar="{" + ",".join(CORPORA) + "}")] = None
+    corpus: Annotated[
+        CorpusName | None, tyro.conf.arg(metavar="{" + ",".join(CORPORA) + "}", help_behavior_hint="")
+    ] = None
     """How to read --data (pyro-stcn data list says what each is)."""
-    data: Annotated[Path | None, tyro.conf.arg(metavar="PATH")] = None
-    """Where the data are; without it a synthetic corpus is made, where there is one."""
-    loader: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE")] = ()
+    data: Annotated[Path | None, tyro.conf.arg(metavar="PATH", help_behavior_hint="")] = None
+    """Where the data are; without, a synthetic corpus is made where there is one, or the run's own data are used."""
+    loader: Annotated[tuple[str, ...], tyro.conf.arg(metavar="NAME=VALUE ...", help_behavior_hint="")] = ()
     """Options of the corpus's loader, such as frame=160 or sequence_column=subject for arrays, validation=files for
     timit."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import shlex
 import typing
 from dataclasses import dataclass, field, replace
@@ -28,31 +29,38 @@ from ..training_config import TrainingConfig
 from .options import Data, pick_device
 from .reporting import write_report
 
+_MEANINGS = "; ".join(f"{name}: {kind.meaning}" for name, kind in OBJECTIVES.items())
+_SHOWN = {int: "INT", float: "FLOAT", bool: "{True,False}"}
+
+
+def _overrides() -> type:
+    """Return a dataclass with every field of TrainingConfig, None by default, and what it says about them."""
+    hints = typing.get_type_hints(TrainingConfig)
+    made: list[Any] = []
+    for f in dataclasses.fields(TrainingConfig):
+        kind = hints[f.name]
+        shown = tyro.conf.arg(metavar=_SHOWN[kind], help_behavior_hint="(default: the preset's)")
+        if f.name != "bfloat16_blocks":  # which is --bfloat16
+            made.append((f.name, Annotated[kind | None, shown], field(default=None)))
+    text = (
+        re.sub(r":\w+:`~?([\w.]*\.)?(\w+)`", r"\2", TrainingConfig.__doc__ or "")
+        .replace("``", "")
+        .replace("math.inf", "inf")
+    )
+    summary = "What differs from the preset's recipe."
+    return dataclasses.make_dataclass(
+        "TrainingOptions", made, namespace={"__doc__": summary + text[text.index("\n") :]}
+    )
+
+
 if TYPE_CHECKING:
-    ObjectiveName, Head = str, str
+    ObjectiveName = str
+    Head = str
+    TrainingOptions = Any
 else:
     ObjectiveName = tyro.extras.literal_type_from_choices(OBJECTIVES)
     Head = tyro.extras.literal_type_from_choices(HEADS)
-
-_OF_PRESET = tyro.conf.arg(help_behavior_hint="(default: the preset's)")
-_MEANINGS = "; ".join(f"{name}: {kind.meaning}" for name, kind in OBJECTIVES.items())
-
-
-def _overrides() -> Any:
-    """Return a dataclass with every field of TrainingConfig, None by default, and its explanations."""
-    hints = typing.get_type_hints(TrainingConfig)
-    made = [
-        (f.name, Annotated[hints[f.name] | None, _OF_PRESET], field(default=None))
-        for f in dataclasses.fields(TrainingConfig)
-        if f.name != "bfloat16_blocks"  # which is --bfloat16
-    ]
-    text = (TrainingConfig.__doc__ or "").replace(
-        "How to train. The defaults are the paper's for speech.", "The recipe."
-    )
-    return dataclasses.make_dataclass("TrainingOptions", made, namespace={"__doc__": text})
-
-
-TrainingOptions = _overrides()
+    TrainingOptions = _overrides()
 
 
 @dataclass
@@ -60,52 +68,56 @@ class Train:
     """Train a system on a corpus; go on with a run, or do it again.
 
     Everything goes into one run folder: run.json (the whole configuration, versions, digests of the data, command
-    line), log.txt, train.csv and valid.csv, best.safetensors and last.safetensors, and how the best weights do on the test set
-    (test.txt, test.csv, test.json).
+    line), log.txt, train.csv and valid.csv, best.safetensors and last.safetensors, and how the best weights do on the
+    test set (test.txt, test.csv, test.json).
 
-        pyro-stcn train --corpus timit --output runs/first          (on synthetic speech)
-
+        pyro-stcn train --corpus timit --output runs/first           on synthetic speech
         pyro-stcn train --corpus timit --data /path/to/TIMIT --system vrnn --steps 2000
-
         pyro-stcn train --corpus arrays --data my.npz --loader keep=[2] --observation normal
-
-        pyro-stcn train --resume runs/first                         (go on; --steps may be raised)
-
-        pyro-stcn train --again runs/first --output runs/second     (the same from the start: bit for bit on a CPU)
+        pyro-stcn train --resume runs/first                          go on; --steps may be raised
+        pyro-stcn train --again runs/first --output runs/second      the same anew: bit for bit on a CPU
 
     Ctrl-C and SIGTERM finish the update, save, and say how to go on.
     """
 
-    data: Annotated[Data, tyro.conf.arg(name="")] = field(default_factory=Data)
+    data: Annotated[Data, tyro.conf.OmitArgPrefixes] = field(default_factory=Data)
     system: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: stcn-dense)")] = None
     """A small system, made to fit the data: stcn-dense, stcn, ladderrnn, vrnn, srnn, wavenet, rnn, swavenet ..."""
-    observation: Annotated[Head | None, tyro.conf.arg(help_behavior_hint="(default: gmm)")] = None
+    observation: Annotated[
+        Head | None, tyro.conf.arg(metavar="{" + ",".join(HEADS) + "}", help_behavior_hint="(default: gmm)")
+    ] = None
     """Distribution of the values, for --system: a mixture of five Gaussians, or one."""
-    preset: Annotated[str | None, tyro.conf.arg(metavar="NAME")] = None
+    preset: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: a small system)")] = None
     """A preset instead of a system, such as timit/stcn-dense-gmm, the paper's size."""
     objective: Annotated[
         ObjectiveName | None,
-        tyro.conf.arg(help_behavior_hint="(default: meanfield)", help=f"What to optimise. {_MEANINGS}."),
+        tyro.conf.arg(
+            metavar="NAME", help_behavior_hint="(default: meanfield)", help=f"What to optimise. {_MEANINGS}."
+        ),
     ] = None
-    particles: Annotated[int | None, tyro.conf.arg(help_behavior_hint="(default: 1; 5 for importance weights)")] = None
+    particles: Annotated[
+        int | None, tyro.conf.arg(metavar="INT", help_behavior_hint="(default: 1; 5 for importance weights)")
+    ] = None
     """Draws per sequence in the objective."""
-    free_bits: Annotated[float | None, tyro.conf.arg(help_behavior_hint=f"(default: {FLOOR})")] = None
+    free_bits: Annotated[float | None, tyro.conf.arg(metavar="FLOAT", help_behavior_hint=f"(default: {FLOOR})")] = None
     """Nats per step and layer that --objective freebits gives free."""
-    bfloat16: bool = False
+    bfloat16: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Run the convolution blocks in bfloat16 while training."""
     output: Annotated[
         Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="(default: runs/CORPUS-SYSTEM-SEED)")
     ] = None
     """The run folder."""
-    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    resume: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
     """Go on with this run. Beside it go only --data, where its data have moved, --steps, --patience and --device."""
-    again: Annotated[Path | None, tyro.conf.arg(metavar="RUN")] = None
+    again: Annotated[Path | None, tyro.conf.arg(metavar="RUN", help_behavior_hint="")] = None
     """Make this run once more, into --output. Beside it go only --data and --device."""
-    device: Annotated[str | None, tyro.conf.arg(help_behavior_hint="(default: a GPU where there is one)")] = None
+    device: Annotated[
+        str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: a GPU where there is one)")
+    ] = None
     """cpu, cuda, cuda:1."""
     test_particles: int = 20
     """K of the importance-weighted bound on the test set; 0 leaves the test out."""
-    training: Annotated[TrainingOptions, tyro.conf.arg(name="")] = field(default_factory=TrainingOptions)
+    training: Annotated[TrainingOptions, tyro.conf.OmitArgPrefixes] = field(default_factory=TrainingOptions)
 
     def run(self) -> None:
         """Train."""
@@ -197,7 +209,8 @@ class Train:
         name = self.objective or Objective().name
         if self.free_bits is not None and name != "freebits":
             raise ValueError("--free-bits is for --objective freebits")
-        return Objective(name, self.particles, FLOOR if self.free_bits is None else self.free_bits)
+        particles = OBJECTIVES[name].particles if self.particles is None else self.particles
+        return Objective(name, particles, FLOOR if self.free_bits is None else self.free_bits)
 
     def _overridden(self) -> dict[str, Any]:
         return {name: value for name, value in vars(self.training).items() if value is not None}
@@ -231,7 +244,7 @@ class Train:
         run.say(f"{recipe.preset}: {count:,} parameters on {recipe.device}; objective {recipe.objective.name}")
         if (weight := training.kl_weight(training.steps)) < 1:
             run.say(
-                f"The KL weight reaches only {weight:.2g} in {training.steps} steps, so the run ends in the middle of its "
+                f"The KL weight reaches only {weight:.2g} in {training.steps} steps: the run ends in the middle of the "
                 "annealing. Give more --steps or a larger --kl-increment."
             )
         goes_on = (run.folder / "last.safetensors").exists()
