@@ -190,7 +190,7 @@ class Run:
         if changed := recipe.differences(corpus):
             raise DataError(
                 f"{recipe.data or 'the synthetic corpus'} does not hold the data of {self.folder}: "
-                f"{' and '.join(changed)} differ (SHA-256 was {recipe.digests.get(changed[0], 'nothing')[:12]}…, is "
+                f"{' and '.join(changed)} differ in names or values (SHA-256 was {recipe.digests.get(changed[0], 'nothing')[:12]}…, is "
                 f"{digests(corpus)[changed[0]][:12]}…). --data PATH says where the data of the run are; to train on "
                 "these, begin another run"
             )

@@ -30,7 +30,7 @@ commands need nothing but that folder.
     pyro-stcn inspect runs/first
 
 --version prints the version, --debug keeps the traceback of an error. pyro-stcn --tyro-print-completion bash prints
-the shell completion (zsh and tcsh, too)."""
+what completes words in bash (zsh, too)."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -82,6 +82,7 @@ class Inspect:
         """Hand the posterior of the first test sequences to ArviZ."""
         net = trained.net
         batch = next(batches(corpus.test, self.sequences)).to(next(net.parameters()).device)
+        time = [] if net.pointwise else ["time"]  # where steps are independent, time is a plate and has its name
         idata = from_pyro_svi(
             net.model,
             net.guide,
@@ -89,7 +90,7 @@ class Inspect:
             constant_data={"lengths": batch.lengths},
             var_names=list(net.latent_names),
             coords={"sequences": list(batch.names)},
-            dims={name: ["time", f"{name}_unit"] for name in net.latent_names} | {"x": ["time", "channel"]},
+            dims={name: [*time, f"{name}_unit"] for name in net.latent_names} | {"x": [*time, "channel"]},
             num_samples=self.draws,
         )
         idata["sample_stats"].attrs["evidence"] = str(net.evidence)

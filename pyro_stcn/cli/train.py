@@ -258,7 +258,8 @@ class Train:
             config=training,
             folder=run.folder,
             resume=goes_on,
-            facts=corpus.facts(),
+            # The data were compared by their digests; a folder that moved may have changed their description.
+            facts=None if goes_on else corpus.facts(),
         )
         run.say(str(result))
         if result.interrupted:

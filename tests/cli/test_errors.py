@@ -22,7 +22,7 @@ def test_a_value_that_this_library_refuses_is_one_line_and_one_that_torch_does_i
         objective("nothing")
     assert left.value.code == 1
     assert "there is no objective 'nothing'; there are: meanfield, " in capsys.readouterr().err
-    with pytest.raises(ValueError, match="lr"), friendly():
+    with pytest.raises(ValueError, match="Invalid learning rate"), friendly():
         torch.optim.Adam([torch.zeros(1)], lr=-1.0)
 
 

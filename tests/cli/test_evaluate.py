@@ -60,7 +60,6 @@ def test_what_cannot_be_scored_is_refused(finished, walks, tmp_path, capsys):
         capsys, "evaluate", finished, "--protocol", "timit/stcn", "--part", "valid"
     )
     assert "particles must be at least 1" in refused(capsys, "evaluate", finished, "--particles", 0)
-    assert "has no particle filter" in refused(capsys, "evaluate", finished, "--filter-particles", 2)
     assert "expected a run folder, or a checkpoint" in refused(capsys, "evaluate", tmp_path / "nowhere")
     assert "--loader goes with --corpus" in refused(capsys, "evaluate", finished, "--loader", "frame=2")
     np.savez(tmp_path / "wide.npz", *[np.random.default_rng(i).normal(size=(9, 5)) for i in range(12)])

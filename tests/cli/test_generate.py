@@ -3,10 +3,11 @@ import json
 import numpy as np
 import pyro
 
-from pyro_stcn import generate, load_model
+from pyro_stcn import generate, load_model, save_model
 from pyro_stcn.cli import main
 from pyro_stcn.data import load_arrays, load_strokes, read_audio, synthetic_strokes, synthetic_timit
 
+from ..small import small_stcn
 from .conftest import refused, train
 
 
@@ -17,8 +18,9 @@ def table(path):
 def test_sequences_come_in_the_unit_of_the_data(finished, walks, tmp_path, capsys):
     main(["generate", str(finished), "--steps", "6", "--count", "2", "--output", str(tmp_path), "--seed", "5"])
     made = [table(tmp_path / f"sequence-{i}.csv") for i in range(2)]
+    net = load_model(finished / "best.safetensors")[0]
     pyro.set_rng_seed(5)
-    x = generate(load_model(finished / "best.safetensors")[0], 6, 2, progress=False).numpy()
+    x = generate(net, 6, 2, progress=False).numpy()
     unit = load_arrays(walks).standardiser
     np.testing.assert_allclose(made, unit.invert(x), rtol=1e-5)
     assert (tmp_path / "generated.png").stat().st_size > 1000
@@ -86,9 +88,5 @@ def test_strokes_and_sound(tmp_path):
 
 
 def test_a_model_that_does_not_know_its_unit_is_refused(tmp_path, capsys):
-    from pyro_stcn import save_model
-
-    from ..small import small_stcn
-
     save_model(tmp_path / "model.safetensors", small_stcn())
     assert "do not say how to get back to raw data" in refused(capsys, "generate", tmp_path / "model.safetensors")
