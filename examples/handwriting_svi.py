@@ -24,8 +24,9 @@ from matplotlib.figure import Figure
 
 from pyro_stcn import plots
 from pyro_stcn.bounds import FIVO
-from pyro_stcn.checkpoint import CheckpointError, load_model
-from pyro_stcn.data import Corpus, DataError, load_strokes, synthetic_strokes
+from pyro_stcn.checkpoint import load_model
+from pyro_stcn.cli.errors import friendly
+from pyro_stcn.data import Corpus, load_strokes, synthetic_strokes
 from pyro_stcn.generation import generate
 from pyro_stcn.handwriting import (
     end_at_pen_up,
@@ -37,7 +38,7 @@ from pyro_stcn.handwriting import (
 )
 from pyro_stcn.models import SequenceModel
 from pyro_stcn.presets import preset, systems
-from pyro_stcn.study import InterruptedRunError, Row, run
+from pyro_stcn.study import Row, run
 
 TOGETHER = 256  # sequences that are generated at once
 CONTINUATIONS = 3  # of each real beginning
@@ -190,12 +191,5 @@ def save(figure: Figure, path: Path) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with friendly():  # a line for what the user can mend, a traceback for a bug
         main(tyro.cli(Args, description=__doc__))
-    except (
-        DataError,
-        CheckpointError,
-        InterruptedRunError,
-        ValueError,
-    ) as error:  # the user can mend these: no traceback
-        raise SystemExit(f"{error}") from None

@@ -15,6 +15,7 @@ from .handwriting import HISTOGRAMS, StrokeStatistics
 from .models import Evidence
 
 __all__ = [
+    "channels",
     "comparison",
     "handwriting",
     "kl_by_layer",
@@ -136,6 +137,26 @@ def spectrogram(samples: np.ndarray, rate: int, ax: Axes | None = None, window: 
         power, origin="lower", aspect="auto", extent=extent, cmap="magma", vmin=power.max() - 80, vmax=power.max()
     )
     ax.set(xlabel="seconds", ylabel="kHz")
+    return ax
+
+
+def channels(
+    sequence: np.ndarray, ax: Axes | None = None, *, names: Sequence[str] | None = None, prefix: int = 0
+) -> Axes:
+    """Every channel of a sequence against the step, the first ten with a legend.
+
+    :param sequence: shape ``(T, D)``.
+    :param names: of the channels; default: their numbers.
+    :param prefix: steps at the beginning that were given to a model; a line marks their end.
+    """
+    ax = ax or plt.subplots(figsize=(8, 2.5), layout="constrained")[1]
+    for number, values in enumerate(sequence.T):
+        label = f"channel {number}" if names is None else names[number]
+        ax.plot(values, lw=0.8, label=label if number < 10 else None)
+    if prefix:
+        ax.axvline(prefix - 0.5, color="0.4", ls=":")
+    ax.set(xlabel="step", xlim=(0, max(len(sequence) - 1, 1)))
+    ax.legend(loc="upper right", fontsize="small", ncols=5)
     return ax
 
 
