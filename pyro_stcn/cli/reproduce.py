@@ -20,6 +20,7 @@ from ..reproduction import (
     BUDGETS,
     Plan,
     Result,
+    column_of,
     cost_table,
     csv_table,
     draw_figure,
@@ -92,6 +93,8 @@ class Reproduce:
         """
         if self.lines < 1:
             raise ValueError(f"--lines must be at least 1, not {self.lines}")
+        if self.corpus in CORPORA:  # else load_corpus says which there are
+            column_of(self.table, self.corpus)  # before a large corpus is read
         corpus = load_corpus(self.corpus, self.data)
         planned = plan(
             self.table,

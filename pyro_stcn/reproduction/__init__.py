@@ -4,7 +4,7 @@ from .budget import BUDGETS, Budget
 from .cost import Cost, cost_table, measured_costs, rough_costs
 from .execution import Result, reproduce
 from .figure import draw_figure
-from .plan import Plan, PlannedRow, plan
+from .plan import Plan, PlannedRow, column_of, plan
 from .report import csv_table, markdown_report
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "Plan",
     "PlannedRow",
     "Result",
+    "column_of",
     "cost_table",
     "csv_table",
     "draw_figure",

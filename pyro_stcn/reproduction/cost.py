@@ -96,7 +96,10 @@ def cost_table(plan: Plan, corpus: Corpus, costs: list[Cost], how: str) -> str:
         lines.append(f"| {' | '.join([*cells, row.protocol.name])} |")
     total = sum(cost.seconds for cost in costs)
     runs = len(plan.seeds) * sum(not cost.shared for cost in costs)
-    lines += ["", f"{runs} runs, about {_duration(total)} in all if none is finished yet. Times: {how}."]
+    lines += [
+        "",
+        f"{runs} run{'s' * (runs > 1)}, about {_duration(total)} in all if none is finished yet. Times: {how}.",
+    ]
     if plan.not_comparable:
         lines += ["", f"Not comparable with the published figures: {plan.not_comparable}."]
     return "\n".join(lines)

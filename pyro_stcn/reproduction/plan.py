@@ -17,7 +17,7 @@ from ..study import Row
 from ..tables import COLUMNS, TABLES, Published, Table, TableRow
 from .budget import Budget
 
-__all__ = ["Plan", "PlannedRow", "plan"]
+__all__ = ["Plan", "PlannedRow", "column_of", "plan"]
 
 AS_RELEASED = "-published"
 
@@ -80,6 +80,23 @@ class Plan:
         return TABLES[self.name]
 
 
+def column_of(table: str, kind: str) -> str:
+    """The column of a table that a kind of corpus belongs to, or stands in for; it needs no data.
+
+    :raises DataError: where there is none.
+    :raises ValueError: for an unknown table.
+    """
+    if table not in TABLES:
+        raise ValueError(f"there is no table {table!r}; there are: {', '.join(TABLES)}")
+    columns = TABLES[table].columns
+    column = CORPORA[kind].presets if kind in CORPORA else None
+    if column is None or column not in columns:
+        fit = [name for name, known in CORPORA.items() if known.presets in columns]
+        what = "is a picture of handwriting" if TABLES[table].picture else "has no column for it"
+        raise DataError(f"corpus {kind!r}: {table} {what}; it can be made of: {', '.join(fit)}")
+    return column
+
+
 def plan(
     table: str,
     kind: str,
@@ -106,14 +123,13 @@ def plan(
     :raises DataError: for a corpus that no column of the table fits.
     :raises ValueError: for an unknown table or system, numbers below 1, and ``as_released`` with small presets.
     """
-    if table not in TABLES:
-        raise ValueError(f"there is no table {table!r}; there are: {', '.join(TABLES)}")
+    column = column_of(table, kind)
+    _check_channels(table, column, corpus)
     seeds = tuple(dict.fromkeys(seeds))
     if not seeds or min(steps or 1, particles if particles is not None else 1) < 1 or steps == 0:
         raise ValueError("there must be a seed, and updates and particles must be at least 1")
     if as_released and budget.small:
         raise ValueError("the models as released are the paper's: they have no small presets, give the full budget")
-    column = _column(table, kind, corpus)
     rows = TABLES[table].rows_of(column)
     known = [row.system for row in rows]
     if unknown := [system for system in systems if system not in known]:
@@ -133,17 +149,10 @@ def plan(
     )
 
 
-def _column(table: str, kind: str, corpus: Corpus) -> str:
-    column = CORPORA[kind].presets if kind in CORPORA else None
-    columns = TABLES[table].columns
-    if column not in columns:
-        fit = [name for name, known in CORPORA.items() if known.presets in columns]
-        what = "is a picture of handwriting" if TABLES[table].picture else "has no column for it"
-        raise DataError(f"corpus {kind!r}: {table} {what}; it can be made of: {', '.join(fit)}")
+def _check_channels(table: str, column: str, corpus: Corpus) -> None:
     dims = next(preset.model.data_dim for name, preset in PRESETS.items() if name.startswith(f"{column}/"))
     if corpus.data_dim != dims:
         raise DataError(f"the sequences of {corpus.name!r} have {corpus.data_dim} channels, and {table} needs {dims}")
-    return column
 
 
 def _not_comparable(kind: str, column: str, corpus: Corpus) -> str:
@@ -181,7 +190,7 @@ def _planned(row: TableRow, column: str, budget: Budget, steps: int | None, as_r
     protocol, changed = _protocol(row, column, net)
     notes += changed
     published = row.published.get(column)
-    notes += published.caveats if published else ()
+    notes += [f"of the published figure: {caveat}" for caveat in (published.caveats if published else ())]
     # With the corpus of the presets in its name: two columns can share a folder of runs.
     study = Row(name.replace("/", "-"), chosen.model, training)
     return PlannedRow(row, name, study, parameters, bool(net.latent_names), protocol, published, tuple(notes))

@@ -101,7 +101,7 @@ def markdown_report(plan: Plan, corpus: Corpus, results: Sequence[Result], comma
     notes: dict[str, int] = {}
 
     def numbers(result: Result) -> str:
-        return ", ".join(str(notes.setdefault(note, len(notes) + 1)) for note in _notes(result))
+        return ", ".join(map(str, sorted(notes.setdefault(note, len(notes) + 1) for note in _notes(result))))
 
     body = _kl_body(plan, every, numbers) if plan.table.with_kl else _body(plan, every, numbers)
     protocols = dict.fromkeys(str(result.row.protocol) for result in every)

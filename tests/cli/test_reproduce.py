@@ -121,7 +121,7 @@ def test_a_dry_run_lists_and_trains_nothing(data, tmp_path, capsys, timing):
     command(data, tmp_path / "runs", "--dry-run", timing, rows=("rnn-gmm",)).run()
     out = capsys.readouterr().out
     assert "| RNN (GMM) | iamondb/rnn-gmm-small | 109,530 | 2 MiB | 2 | 1 |" in out
-    assert "1 runs, about" in out
+    assert "1 run, about" in out
     assert ("roughly" in out) == (timing == "--no-timing")
     assert not (tmp_path / "runs").exists()
 
