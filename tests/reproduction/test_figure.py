@@ -2,12 +2,10 @@
 
 from xml.etree import ElementTree
 
-import numpy as np
 from matplotlib.image import imread
 
 from pyro_stcn.presets import preset
 from pyro_stcn.reproduction import draw_figure
-from pyro_stcn.reproduction.figure import written_lines
 
 from .toy import strokes
 
@@ -34,15 +32,3 @@ def test_real_lines_and_lines_of_every_model_are_drawn_side_by_side(tmp_path):
 def test_equal_seeds_give_equal_files_and_others_do_not(tmp_path):
     svg = [draw_figure(nets(), CORPUS, tmp_path / f"{i}", seed=seed)[1].read_text() for i, seed in enumerate((0, 0, 1))]
     assert svg[0] == svg[1] != svg[2]
-
-
-def test_lines_end_near_the_length_of_the_real_ones_and_are_in_the_files_unit():
-    net = nets()["stcn-dense-gmm"]
-    lines = written_lines(net, CORPUS, [8, 20, 5], seed=0)
-    assert [abs(len(line) - length) <= length // 2 for line, length in zip(lines, (8, 20, 5), strict=True)] == [
-        True
-    ] * 3
-    assert set(np.unique(np.concatenate(lines)[:, 2])) <= {0.0, 1.0}
-    alone = written_lines(net, CORPUS, [8, 20, 5], seed=0)
-    assert all(np.array_equal(a, b) for a, b in zip(lines, alone, strict=True))
-    assert np.concatenate(lines)[:, :2].std() > 2, "standard deviations of 3 and 4, not of 1"
