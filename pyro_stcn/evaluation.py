@@ -22,7 +22,11 @@ from .models import Carry, SequenceModel
 from .models.unroll import StepwiseNormal
 from .reports import Evaluation, Statistic, check_standardiser
 
-__all__ = ["Evaluation", "Statistic", "evaluate"]
+__all__ = ["Evaluation", "NonFiniteFigureError", "Statistic", "evaluate"]
+
+
+class NonFiniteFigureError(ValueError):
+    """What a sequence is worth is not finite; the message names the first such sequence."""
 
 
 @torch.no_grad()
@@ -59,8 +63,9 @@ def evaluate(
         whole sequence, and memory does not grow with its length. For models whose guide does not look ahead. A filter
         goes step by step as it is: of a long sequence it holds the particles of a step and what the networks say of x.
     :raises DataError: for data that the head has no probability for, such as 0.3 for a bit.
-    :raises ValueError: when a value is not finite, naming the first such sequence; for ``given_first`` where it would
-        give no bound, or with a filter; and for a standardiser that does not fit the data.
+    :raises NonFiniteFigureError: when a value is not finite, naming the first such sequence; it is a ValueError.
+    :raises ValueError: for ``given_first`` where it would give no bound, or with a filter; and for a standardiser that
+        does not fit the data.
     :raises NotImplementedError: for ``window`` with a guide that looks ahead, or ``filter`` with a model without one.
     """
     for name, value in (("particles", particles), ("repeats", repeats), ("batch_size", batch_size), ("chunk", chunk)):
@@ -124,7 +129,9 @@ def _evaluation(
     finite = np.isfinite(np.stack(list(values.values()))).all(0)
     bad = [name for name, ok in zip(dataset.names, finite, strict=True) if not ok]
     if bad:
-        raise ValueError(f"the objective of {len(bad)} of {len(dataset)} sequences is not finite, first of {bad[0]!r}")
+        raise NonFiniteFigureError(
+            f"the objective of {len(bad)} of {len(dataset)} sequences is not finite, first of {bad[0]!r}"
+        )
     without_first = given_first or not net.scores_first_step
     return Evaluation(
         names=tuple(dataset.names),

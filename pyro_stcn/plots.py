@@ -9,6 +9,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from .comparison import Score
 from .handwriting import HISTOGRAMS, StrokeStatistics
@@ -19,6 +20,7 @@ __all__ = [
     "comparison",
     "handwriting",
     "kl_by_layer",
+    "save",
     "spectrogram",
     "stroke_histograms",
     "strokes",
@@ -262,6 +264,20 @@ def stroke_histograms(
     axes[-1].set(xlabel="direction of steps")
     axes[0].legend()
     return np.asarray(axes)
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write a picture as .png and .svg and close it; equal pictures give equal files.
+
+    :param path: without an ending.
+    :returns: the files.
+    """
+    files = [path.with_name(f"{path.name}.{ending}") for ending in ("png", "svg")]
+    figure.savefig(files[0], dpi=120)
+    with plt.rc_context({"svg.hashsalt": "pyro-stcn"}):
+        figure.savefig(files[1], metadata={"Date": None})
+    plt.close(figure)
+    return files
 
 
 def _places(line: np.ndarray, given: int) -> np.ndarray:

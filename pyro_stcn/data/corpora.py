@@ -38,6 +38,7 @@ class CorpusKind:
     :param presets: the presets that are made for it, the part of their names before the slash; None for data of any
         shape.
     :param published: whether the published tables have a column for it.
+    :param y_upwards: of pen strokes, whether y grows upwards.
     :param synthetic: makes a small corpus of the same format and returns its path.
     """
 
@@ -47,6 +48,7 @@ class CorpusKind:
     load: Callable[..., Corpus]
     presets: str | None = None
     published: bool = False
+    y_upwards: bool = False
     synthetic: Callable[[], Path] | None = None
 
 
@@ -87,6 +89,7 @@ CORPORA: dict[str, CorpusKind] = {
         load=load_iamondb,
         presets="iamondb",
         published=True,
+        y_upwards=True,
         synthetic=synthetic_iamondb,
     ),
     "deepwriting": CorpusKind(
