@@ -1,6 +1,4 @@
 import json
-import os
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -14,7 +12,6 @@ RNG = np.random.default_rng(0)
 NUMBERS = [RNG.normal(size=(n, 2)) for n in (4, 5, 6)]
 STROKES = [np.column_stack([RNG.normal(size=(n, 2)), RNG.random(n) < 0.3]) for n in (40, 50, 60)]
 ROLLS = [RNG.random((n, 88)) < 0.1 for n in (4, 5, 6)]
-REAL_DATA = os.environ.get("PYRO_STCN_DATA")
 
 
 @pytest.fixture
@@ -95,24 +92,16 @@ def test_sound_in_parts_by_the_names_of_files(files):
     assert (corpus.sample_rate, corpus.frame, len(corpus.test)) == (8000, 100, 1)
 
 
-@pytest.mark.skipif(REAL_DATA is None, reason="PYRO_STCN_DATA does not say where real corpora are")
 @pytest.mark.parametrize("name", ["gw_online/gw_online.stroke3.npz", "kanji/short_kanji.stroke3.npz"])
-def test_real_strokes(name):
-    path = Path(REAL_DATA or "") / name
-    if not path.exists():
-        pytest.skip(f"{path} is not there")
-    corpus = load_own(path)
+def test_real_strokes(corpora, name):
+    corpus = load_own(corpora / name)
     assert corpus.kind is StepKind.STROKES
     assert isinstance(observation_for(corpus), PenStrokeConfig)
     assert {0.0, 1.0} == set(np.unique(np.concatenate([s[:, 2] for s in corpus.train.sequences])))
 
 
-@pytest.mark.skipif(REAL_DATA is None, reason="PYRO_STCN_DATA does not say where real corpora are")
-def test_real_recordings_split_by_the_names_of_files():
-    folder = Path(REAL_DATA or "") / "fsdd" / "recordings"
-    if not folder.exists():
-        pytest.skip(f"{folder} is not there")
-    files = sorted(folder.glob("[01]_*.wav"))
+def test_real_recordings_split_by_the_names_of_files(corpora):
+    files = sorted((corpora / "fsdd" / "recordings").glob("[01]_*.wav"))
     test = [f for f in files if int(f.stem.rpartition("_")[2]) < 5]
     corpus = load_own([f for f in files if f not in test], test=test)
     assert (corpus.kind, corpus.sample_rate) == (StepKind.AUDIO, 8000)
