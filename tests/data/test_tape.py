@@ -55,14 +55,26 @@ def sums(tape):
     return [int(tape.read(start, 100).astype(int).sum()) for start in np.random.default_rng(1).integers(0, 78, 300)]
 
 
+INHERITED = {}
+
+
+def sums_of_inherited(_):
+    return [sums(INHERITED["tape"]) for _ in range(10)]
+
+
 @pytest.mark.skipif("fork" not in get_all_start_methods(), reason="no fork here")
-def test_processes_do_not_move_in_each_others_files(tmp_path):
+def test_processes_do_not_move_in_each_others_files(tmp_path, monkeypatch):
     tape = tape_of(tmp_path, ARRAYS)
     expected = sums(tape)  # files are open before the fork
+    monkeypatch.setitem(INHERITED, "tape", tape)
     with get_context("fork").Pool(2) as pool:
-        results = pool.map_async(sums, [tape] * 4)
-        assert sums(tape) == expected
-        assert results.get() == [expected] * 4
+        assert pool.map(sums_of_inherited, range(2), chunksize=1) == [[expected] * 10] * 2
+
+
+def test_a_tape_goes_to_other_processes_without_its_files(tmp_path):
+    tape = tape_of(tmp_path, ARRAYS)
+    expected = sums(tape)
+    assert sums(pickle.loads(pickle.dumps(tape))) == expected
 
 
 def test_threads_share_a_tape(tmp_path, monkeypatch):
