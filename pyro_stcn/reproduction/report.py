@@ -129,10 +129,12 @@ def _opening(plan: Plan, corpus: Corpus, results: Sequence[Result]) -> list[str]
     seeds = f"seed{'s' * (len(plan.seeds) > 1)} {', '.join(map(str, plan.seeds))}"
     made = f"{' or '.join(f'{count:,}' for count in steps)} updates a run; {seeds}; K = {plan.particles}."
     segments = {result.row.protocol.segment for result in results}
-    unit = "nats per sequence" if segments == {None} else f"nats per piece of {max(filter(None, segments))} steps"
+    unit, over = "nats per sequence", f"{len(corpus.test)} test sequences"
+    if segments != {None}:
+        unit, over = f"nats per piece of {max(filter(None, segments))} steps", "test recordings"
     lines += [
         "",
-        f"{made} Ours: {unit}, mean over seeds ± standard error over {len(corpus.test)} test sequences; an ELBO is the "
+        f"{made} Ours: {unit}, mean over seeds ± standard error over {over}; an ELBO is the "
         f"mean of {plan.particles} draws a sequence. Higher is better.",
     ]
     if plan.table.picture:
