@@ -20,7 +20,8 @@ from .array_files import Reading
 from .checks import DataError, printable
 from .corpora import CORPORA
 from .findings import Channel, Finding, Report, Severity, Summary, What
-from .inspection_sources import Piece, error, most_bytes, pieces_of
+from .inspection_pieces import Piece, error
+from .inspection_sources import most_bytes, pieces_of
 from .npz_files import npz_names
 from .tallies import Moments, SequenceTally, gather
 from .whole_corpus import Overall, corpus_findings

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from .findings import Finding, Severity, What
-from .inspection_sources import Piece
+from .inspection_pieces import Piece
 from .tallies import Moments, SequenceTally, Thinned
 
 _STILL = 0.95  # of the steps
