@@ -205,13 +205,13 @@ class _Translation:
         if left:
             raise ValueError(f"{len(left)} variables belong to no part of this model, the first {left[0]!r}")
         parameters = dict(net.named_parameters())
+        for name, value in self.state.items():
+            if name in parameters and value.shape != parameters[name].shape:
+                ours = tuple(parameters[name].shape)
+                raise ValueError(f"{name} is {tuple(value.shape)} in the file and {ours} in the config")
         differ = set(self.state) ^ (set(parameters) - set(published_constants(net)))
         if differ:  # a part that reads what another kind of model has, or has not
             raise ValueError(f"{min(differ)} is in the file or in the config, and not in both")
-        for name, value in self.state.items():
-            ours = parameters[name].shape
-            if value.shape != ours:
-                raise ValueError(f"{name} is {tuple(value.shape)} in the file and {tuple(ours)} in the config")
         return {name: value.to(parameters[name].dtype) for name, value in self.state.items()}
 
 
