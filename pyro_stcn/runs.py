@@ -188,11 +188,11 @@ class Run:
             raise DataError(f"{recipe.data}, the data of {self.folder}, is not there: --data PATH says where it is now")
         corpus = recipe.load()
         if changed := recipe.differences(corpus):
+            was, found = recipe.digests.get(changed[0], "nothing")[:12], digests(corpus)[changed[0]][:12]
             raise DataError(
                 f"{recipe.data or 'the synthetic corpus'} does not hold the data of {self.folder}: "
-                f"{' and '.join(changed)} differ in names or values (SHA-256 was {recipe.digests.get(changed[0], 'nothing')[:12]}…, is "
-                f"{digests(corpus)[changed[0]][:12]}…). --data PATH says where the data of the run are; to train on "
-                "these, begin another run"
+                f"{' and '.join(changed)} differ in names or values (SHA-256 was {was}…, is {found}…). --data PATH says "
+                "where the data of the run are; to train on these, begin another run"
             )
         return corpus
 

@@ -1,11 +1,12 @@
 """The first signal is a request, the second an order."""
 
+import os
 import signal
 import threading
 
 import pytest
 
-from pyro_stcn.interrupts import deferred_interrupts
+from pyro_stcn.interrupts import deferred_interrupts, sigterm_as_ctrl_c
 
 
 @pytest.fixture
@@ -57,3 +58,10 @@ def test_outside_the_main_thread_nothing_changes(called):
     thread.start()
     thread.join()
     assert seen == [(handler, [])]
+
+
+def test_sigterm_is_ctrl_c_for_a_while():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) == before
