@@ -1,5 +1,6 @@
 """The first signal is a request, the second an order."""
 
+import os
 import signal
 import threading
 

@@ -103,13 +103,12 @@ class Inspect:
         net = trained.net
         batch = next(batches(corpus.test, 1)).to(next(net.parameters()).device)
         name, x = batch.names[0], batch.x[0].cpu().numpy()
-        shown = {f"{name}, test": x}
+        shown = {f"test, {name}": x}
         if net.latent_names:
-            shown[f"{name}, reconstruction (the mean at one draw of the latents)"] = (
-                reconstruct(net, batch.x, batch.mask)[0].cpu().numpy()
-            )
-        shown["a sample from the model"] = generate(net, steps=len(x))[0].cpu().numpy()
-        return save(draw(corpus.raw, shown), folder / "sequences", corpus.raw)
+            # The mean of every step at one draw of the latents.
+            shown["reconstruction"] = reconstruct(net, batch.x, batch.mask)[0].cpu().numpy()
+        shown["a sample"] = generate(net, steps=len(x))[0].cpu().numpy()
+        return save(draw(corpus.raw, shown, apart=True), folder / "sequences", corpus.raw)
 
     @staticmethod
     def _save_axes(axes, path: Path) -> None:

@@ -15,26 +15,32 @@ from ..data import RawFormat, StepKind
 __all__ = ["draw", "save"]
 
 SHOWN = 8  # sequences in a picture
+WINDOW = 0.016  # seconds of the spectrogram's window, which a short sound does not have
 
 
-def draw(raw: RawFormat, sequences: Mapping[str, np.ndarray], *, prefix: int = 0) -> Figure:
+def draw(raw: RawFormat, sequences: Mapping[str, np.ndarray], *, prefix: int = 0, apart: bool = False) -> Figure:
     """Draw the first sequences: waveform and spectrogram, ink, or a line for each channel.
 
     :param raw: what their steps are.
     :param sequences: standardised, ``(T, D)`` each, by title.
     :param prefix: steps at the beginning that were given.
+    :param apart: handwriting in columns with their titles, not as lines of a page.
     """
     shown = dict(list(sequences.items())[:SHOWN])
     if raw.kind is StepKind.STROKES:
         lines = {name: raw.undo(sequence) for name, sequence in shown.items()}
-        return plots.handwriting({"": list(lines.values())}, prefix=prefix)[0].figure
+        columns = {name: [line] for name, line in lines.items()} if apart else {"": list(lines.values())}
+        return plots.handwriting(columns, prefix=prefix)[0].figure
     if raw.kind is StepKind.AUDIO:
         assert raw.sample_rate is not None
         figure, axes = plt.subplots(2 * len(shown), 1, figsize=(9, 4 * len(shown)), squeeze=False, layout="constrained")
         for i, (name, sequence) in enumerate(shown.items()):
             samples, upper, lower = raw.undo(sequence), axes[2 * i, 0], axes[2 * i + 1, 0]
             plots.waveform(samples, raw.sample_rate, upper).set_title(name, loc="left")
-            plots.spectrogram(samples, raw.sample_rate, lower)
+            if len(samples) >= WINDOW * raw.sample_rate:
+                plots.spectrogram(samples, raw.sample_rate, lower, WINDOW)
+            else:
+                lower.set_axis_off()
             if prefix:
                 for ax in (upper, lower):
                     ax.axvline(prefix * sequence.shape[1] / raw.sample_rate, color="C1")

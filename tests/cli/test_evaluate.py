@@ -20,7 +20,7 @@ def test_a_run_is_scored_on_its_own_data_with_its_best_weights(finished, walks, 
     expected = evaluate(net, corpus.test, particles=3, repeats=2, standardiser=corpus.standardiser, progress=False)
     assert str(expected) in said
     assert str(expected) in (tmp_path / "test.txt").read_text()
-    rows = list(csv.DictReader(open(tmp_path / "test.csv")))  # noqa: SIM115
+    rows = list(csv.DictReader((tmp_path / "test.csv").read_text().splitlines()))
     assert [row["name"] for row in rows] == list(corpus.test.names)
     assert float(rows[0]["ELBO"]) == pytest.approx(expected.objective[0], abs=1e-9)
     figures = json.loads((tmp_path / "test.json").read_text())

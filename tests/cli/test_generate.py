@@ -85,6 +85,7 @@ def test_strokes_and_sound(tmp_path):
     main([*train(speech, tmp_path / "sound", corpus="timit", steps=1), "--test-particles", "0"])
     main(["generate", str(tmp_path / "sound"), "--steps", "10", "--count", "1"])
     assert len(read_audio(tmp_path / "sound" / "generated" / "sequence-0.wav", expected_rate=16000).samples) == 2000
+    main(["generate", str(tmp_path / "sound"), "--steps", "1", "--count", "1"])  # shorter than a spectrogram's window
 
 
 def test_a_model_that_does_not_know_its_unit_is_refused(tmp_path, capsys):
