@@ -21,7 +21,7 @@ from .csv_files import read_csv
 from .npz_files import read_npy, read_npz
 
 _ARRAYS = (".npz", ".npy", ".csv")
-AUDIO = (
+_AUDIO = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64"),
     *(".rf64", ".sph", ".nist", ".voc"),
 )
@@ -104,13 +104,13 @@ def _column(array: Any) -> Any:
 
 def _folder(path: Path, how: Reading) -> Source:
     files = sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
-    known = [f for f in files if f.suffix.lower() in _ARRAYS + AUDIO]
+    known = [f for f in files if f.suffix.lower() in _ARRAYS + _AUDIO]
     if not known:
         ends = ", ".join(sorted({f.suffix or f.name for f in files})[:12]) or "nothing"
         raise DataError(
-            f"{path}: holds no file that is read ({ends}): expected {', '.join(_ARRAYS)} or audio ({', '.join(AUDIO)})"
+            f"{path}: holds no file that is read ({ends}): expected {', '.join(_ARRAYS)} or audio ({', '.join(_AUDIO)})"
         )
-    audio = [f for f in known if f.suffix.lower() in AUDIO]
+    audio = [f for f in known if f.suffix.lower() in _AUDIO]
     if audio and len(audio) < len(known):
         other = next(f for f in known if f not in audio)
         raise DataError(f"{path}: holds audio ({audio[0].name}) and arrays ({other.name}): put them into two folders")
@@ -154,7 +154,7 @@ def _file(path: Path, name: str, how: Reading) -> Source:
         raise DataError(f"{path}: is empty (0 bytes): leave it out, or copy it again")
     if size > how.max_bytes:
         raise DataError(f"{path}: has {size} bytes, and max_bytes is {how.max_bytes}: raise it if this is right")
-    if suffix in AUDIO:
+    if suffix in _AUDIO:
         return _audio(path, name, how)
     if suffix == ".csv":
         sequences, labels, channels = read_csv(path, how.sequence_column)
@@ -164,9 +164,9 @@ def _file(path: Path, name: str, how: Reading) -> Source:
     if suffix == ".npz":
         arrays = read_npz(path, max_bytes=how.max_bytes)
         if {"train_points", "train_lengths"} <= arrays.keys():
-            raise DataError(f"{path}: holds pen strokes in the stroke-3 format: read it with load_strokes or load_own")
+            raise DataError(f"{path}: holds pen strokes in the stroke-3 format: read it with load_strokes")
         return _members(path, {f"{name}/{member}": a for member, a in arrays.items() if isinstance(a, np.ndarray)})
-    raise DataError(f"{path}: expected {', '.join(_ARRAYS)} or audio ({', '.join(AUDIO)})")
+    raise DataError(f"{path}: expected {', '.join(_ARRAYS)} or audio ({', '.join(_AUDIO)})")
 
 
 def _members(path: Path, arrays: dict[str, np.ndarray]) -> Source:

@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from .array_files import AUDIO, Reading, Source, find_sequences
+from .array_files import _AUDIO, Reading, Source, find_sequences
 from .arrays import load_arrays
 from .categories import load_categories
 from .checks import DataError
 from .corpus import Corpus
-from .csv_files import holds_text
+from .label_tables import holds_text
 from .npz_files import read_npz
 from .raw import StepKind
 from .rolls import MIDI, PIANO, load_rolls
@@ -91,8 +91,8 @@ def recognise(given: Any, options: dict[str, Any]) -> StepKind:
     ending = paths[0].suffix.lower()
     if ending in _BY_ENDING:
         return _BY_ENDING[ending]
-    if ending in AUDIO or not paths[0].is_file():
-        return StepKind.AUDIO if ending in AUDIO else StepKind.REAL
+    if ending in _AUDIO or not paths[0].is_file():
+        return StepKind.AUDIO if ending in _AUDIO else StepKind.REAL
     reading = _reading(options)
     if ending == ".csv" and holds_text(paths[0], reading.sequence_column):
         return StepKind.CATEGORIES
