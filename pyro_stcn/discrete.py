@@ -110,11 +110,14 @@ def check_values(head: Any, dataset: SequenceDataset) -> None:
     if not hasattr(head, "impossible"):
         return
     for i, name in enumerate(dataset.names):
-        wrong = head.impossible(dataset[i]) & dataset.mask(i)[:, None]
+        x = dataset[i]
+        wrong = head.impossible(x)
+        if dataset.observed:
+            wrong &= dataset.mask(i)[:, None]
         if wrong.any():
             step, channel = np.argwhere(wrong)[0]
             raise DataError(
-                f"sequence {name!r} holds {dataset[i][step, channel]:g} at step {step}, channel {channel}, the first "
+                f"sequence {name!r} holds {x[step, channel]:g} at step {step}, channel {channel}, the first "
                 f"of {int(wrong.sum())} values that {type(head).__name__} has no probability for. It "
                 f"takes {head.values}"
             )

@@ -138,7 +138,7 @@ def _evaluation(
         lengths=dataset.lengths,
         scored=_scored(dataset, without_first),
         first_step_scored=not without_first,
-        missing=int(dataset.missing.sum()),
+        missing=int(sum((~known).sum() for known in dataset.observed if known is not None)),
         data_dim=getattr(net.config.observation, "values_per_step", dataset.data_dim),
         particles=particles,
         evidence=net.evidence,
@@ -156,7 +156,11 @@ def _evaluation(
 
 def _scored(dataset: Sequences, without_first: bool) -> np.ndarray:
     """Count the steps of every sequence that are scored, ``(N,)``: those observed, perhaps without the first."""
-    return np.array([dataset.mask(i)[without_first:].sum() for i in range(len(dataset))])
+    scored = np.asarray(dataset.lengths) - without_first
+    for i, known in enumerate(dataset.observed):
+        if known is not None:
+            scored[i] = known[without_first:].sum()
+    return scored
 
 
 class _Scorer:

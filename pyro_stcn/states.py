@@ -56,9 +56,11 @@ def prime(net: SequenceModel, x: Tensor, *, from_guide: bool = True) -> Continua
     :raises ValueError: for another shape, no steps, or values that are not finite.
     """
     x = torch.as_tensor(x).to(next(net.parameters()))
-    if not torch.isfinite(x).all():
+    if x.dim() == 3 and not torch.isfinite(x).all():
+        sequence, step, channel = (~torch.isfinite(x)).nonzero()[0].tolist()
         raise ValueError(
-            "the beginning has values that are not finite, and must be complete: fill it with impute first"
+            f"the beginning is {x[sequence, step, channel].item()} at sequence {sequence}, step {step}, channel "
+            f"{channel}, and must be complete: fill it with impute first"
         )
     x = net.clean(x, None)
     return Continuation(settled(net.state_after(x, from_guide=from_guide)), x[:, -1].clone(), x.shape[1])

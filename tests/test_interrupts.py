@@ -1,6 +1,5 @@
 """The first signal is a request, the second an order."""
 
-import os
 import signal
 import threading
 

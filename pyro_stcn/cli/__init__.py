@@ -82,9 +82,14 @@ COMMANDS: dict[str, Command | Group] = {
         },
     ),
     "reproduce": Command(
-        "reproduce:Reproduce", "Make a table or the figure of the paper, beside the published figures."
+        "reproduce:Reproduce",
+        "Run a table of the paper on your data: train or load every row, score it, print it beside the published "
+        "figure.",
     ),
-    "import-official": Command("import_official:ImportOfficial", "Take over weights of the authors' released code."),
+    "import-official": Command(
+        "import_official:ImportOfficial",
+        "Import weights that the authors released (TensorFlow), and compare published with valid figures.",
+    ),
 }
 
 

@@ -21,7 +21,7 @@ from .csv_files import read_csv
 from .npz_files import read_npy, read_npz
 
 _ARRAYS = (".npz", ".npy", ".csv")
-AUDIO = (
+_AUDIO = (
     *(".wav", ".flac", ".ogg", ".oga", ".opus", ".mp3", ".aiff", ".aif", ".aifc", ".au", ".snd", ".caf", ".w64"),
     *(".rf64", ".sph", ".nist", ".voc"),
 )
@@ -104,7 +104,7 @@ def _column(array: Any) -> Any:
 
 def is_audio(path: Path) -> bool:
     """Whether the end of its name says so."""
-    return path.suffix.lower() in AUDIO
+    return path.suffix.lower() in _AUDIO
 
 
 def list_files(path: Path) -> tuple[list[Path], list[str], list[Path]]:
@@ -113,11 +113,11 @@ def list_files(path: Path) -> tuple[list[Path], list[str], list[Path]]:
     :raises DataError: if there is none that is read.
     """
     files = sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
-    known = [f for f in files if f.suffix.lower() in _ARRAYS + AUDIO]
+    known = [f for f in files if f.suffix.lower() in _ARRAYS + _AUDIO]
     if not known:
         ends = ", ".join(sorted({f.suffix or f.name for f in files})[:12]) or "nothing"
         raise DataError(
-            f"{path}: holds no file that is read ({ends}): expected {', '.join(_ARRAYS)} or audio ({', '.join(AUDIO)})"
+            f"{path}: holds no file that is read ({ends}): expected {', '.join(_ARRAYS)} or audio ({', '.join(_AUDIO)})"
         )
     names = [str(f.relative_to(path).with_suffix("")) for f in known]
     if len(set(names)) < len(names):  # a.csv and a.npy
@@ -188,7 +188,7 @@ def read_file(path: Path, name: str, how: Reading) -> Source:
         return _members(
             path, {f"{name}/{printable(member)}": a for member, a in arrays.items() if isinstance(a, np.ndarray)}
         )
-    raise DataError(f"{path}: expected {', '.join(_ARRAYS)} or audio ({', '.join(AUDIO)})")
+    raise DataError(f"{path}: expected {', '.join(_ARRAYS)} or audio ({', '.join(_AUDIO)})")
 
 
 def _members(path: Path, arrays: dict[str, np.ndarray]) -> Source:

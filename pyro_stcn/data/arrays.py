@@ -137,16 +137,17 @@ def load_arrays(
     given = given_parts(train, valid, test)
     sources = {part: find_sequences(part, g, Reading(frame, sequence_column, max_bytes)) for part, g in given.items()}
     for part, source in sources.items():
-        _check(place(part, given[part]), source, marking)
+        where = place(part, given[part])
+        _check(where, source, marking)
         try:
-            check_sequences(_checkable(source, marking), [f"{part}/{n}" for n in source.names])
+            _check_rest(source.sequences, [f"{part}/{n}" for n in source.names], marking)
         except DataError as error:
-            if place(part, given[part]) == part:  # arrays: the sequence's name begins with it
+            if where == part:  # arrays: the sequence's name begins with it
                 raise
-            raise DataError(f"{place(part, given[part])}: {error}") from error
+            raise DataError(f"{where}: {error}") from error
     every = join(list(sources.values()), [place(part, given[part]) for part in sources])
     if len(sources) > 1:
-        check_sequences(_checkable(every, marking), full_names(sources))
+        _check_rest(every.sequences, full_names(sources), marking)
     kept = _numbers(keep, every)
     parts, told = split(sources, how)
     audio = every.sample_rate is not None
@@ -195,15 +196,14 @@ def _complete(array: np.ndarray) -> np.ndarray | None:
     return None if known.all() else known
 
 
-def _checkable(source: Source, marking: bool) -> list[np.ndarray]:
-    return [_without_gaps(s) if marking else s for s in source.sequences]
+def _check_rest(sequences: Sequence[np.ndarray], names: Sequence[str], marking: bool) -> None:
+    """Check everything but missing values where these are to be marked."""
 
+    def without_gaps(array: np.ndarray) -> np.ndarray:
+        real = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+        return np.where(np.isnan(array), 0.0, array) if marking and real else array
 
-def _without_gaps(array: np.ndarray) -> np.ndarray:
-    """The sequence with zeros for what is missing, for checks of the rest."""
-    if not isinstance(array, np.ndarray) or array.dtype.kind != "f":
-        return array
-    return np.where(np.isnan(array), 0.0, array)
+    check_sequences([without_gaps(array) for array in sequences], names)
 
 
 def _gaps(data: SequenceDataset) -> str:

@@ -49,8 +49,8 @@ class Sequences(Protocol):
     def __getitem__(self, index: int) -> np.ndarray: ...
 
     @property
-    def missing(self) -> np.ndarray:
-        """Number of steps of each sequence that are marked as missing, int64 of shape ``(N,)``."""
+    def observed(self) -> Sequence[np.ndarray | None]:
+        """For each sequence which of its steps are observed, None for all; empty where all are of all."""
 
     def mask(self, index: int) -> np.ndarray:
         """Which steps of a sequence are observed, bool of shape ``(T,)``."""
@@ -197,7 +197,7 @@ def collate(dataset: Sequences, indices: Sequence[int]) -> SequenceBatch:
     for row, sequence in enumerate(sequences):
         x[row, : lengths[row]] = sequence
     mask = np.arange(lengths.max()) < lengths[:, None]
-    for row, index in enumerate(indices):
+    for row, index in enumerate(indices) if dataset.observed else ():
         mask[row, : lengths[row]] = dataset.mask(index)
     return SequenceBatch(
         torch.from_numpy(x),

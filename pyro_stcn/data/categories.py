@@ -19,7 +19,7 @@ from .array_files import Source
 from .batch import SequenceDataset
 from .checks import DataError
 from .corpus import Corpus
-from .csv_files import read_labels
+from .label_tables import read_labels
 from .npz_files import read_npy, read_npz
 from .parts import HoldOut, given_parts, place, repeated, split
 from .raw import StepKind

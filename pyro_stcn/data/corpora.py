@@ -15,7 +15,7 @@ from .corpus import Corpus
 from .deepwriting import FILES as DEEPWRITING_FILES
 from .deepwriting import load_deepwriting
 from .iamondb import load_iamondb
-from .own import load_own
+from .own import OWN_LOADERS, load_own
 from .strokes import load_strokes
 from .synthetic import synthetic_timit
 from .synthetic_blizzard import synthetic_blizzard
@@ -148,5 +148,7 @@ def load_corpus(name: str, path: Path | None = None, **options: Any) -> Corpus:
 
 def loader_options(name: str) -> list[str]:
     """Return the names of the options that a kind's loader has, beside what it reads."""
-    parameters = list(inspect.signature(CORPORA[name].load).parameters.values())[1:]
-    return [p.name for p in parameters if p.default is not p.empty]
+    load = CORPORA[name].load
+    loaders = (load, *OWN_LOADERS) if load is load_own else (load,)
+    parameters = [p for loader in loaders for p in list(inspect.signature(loader).parameters.values())[1:]]
+    return list(dict.fromkeys(p.name for p in parameters if p.default is not p.empty))

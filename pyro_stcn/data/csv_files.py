@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 from array import array
 from collections.abc import Iterator
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 from typing import TextIO
 
@@ -32,11 +32,11 @@ def read_csv(
     :raises DataError: naming file, line (from 1, as editors count) and column: no rows, a row of another width, a cell
         that is no number, a column that is not there.
     """
-    rows = ((line, [cell.strip() for cell in row]) for line, row in _rows(path))
+    rows = ((line, [cell.strip() for cell in row]) for line, row in read_rows(path))
     first = next(rows)
     header = _header(first[1], sequence_column)
     width = len(first[1])
-    column = _column(path, header, width, sequence_column)
+    column = column_number(path, header, width, sequence_column)
     channels = [c for c in range(width) if c != column]
     if not channels:
         raise DataError(f"{path}: has no column beside {sequence_column!r}: at least one channel is needed")
@@ -60,52 +60,7 @@ def read_csv(
     )
 
 
-def read_labels(path: Path, column: str | None, sequence_column: str | None) -> dict[str, tuple[str, ...]]:
-    """Read a table of labels: with a header, or the first label could be taken for one.
-
-    :param column: the column of labels, by name; None: the only one beside ``sequence_column``.
-    :param sequence_column: the column that says which sequence a row belongs to; None: the file is one sequence.
-    :returns: labels as they are written, by what ``sequence_column`` says, or under "".
-    :raises DataError: naming file, line and column: no rows, a row of another width, a label that is empty, a column
-        that is not there, a first row that looks like a label.
-    """
-    (_, header), *body = _rows(path)
-    if not body:
-        raise DataError(f"{path}: has a header and no rows: leave it out, or write it again")
-    group = _column(path, header, len(header), sequence_column)
-    others = [name for c, name in enumerate(header) if c != group]
-    if column is None and len(others) != 1:
-        raise DataError(f"{path}: has the columns {', '.join(others)[:300]}: say which holds the labels, column=...")
-    at = _column(path, header, len(header), others[0] if column is None else column)
-    assert at is not None
-    groups: dict[str, list[str]] = {}
-    for line, row in body:
-        if len(row) != len(header):
-            raise DataError(
-                f"{path}: line {line} has {len(row)} cells and the header has {len(header)}: write it again"
-            )
-        name = row[group] if group is not None else ""
-        if row[at] == "" or (group is not None and not name):
-            raise DataError(f"{path}: line {line} has no {'label' if row[at] == '' else 'sequence'}: fill it in")
-        groups.setdefault(name, []).append(row[at])
-    if any(header[at] in labels for labels in groups.values()):
-        raise DataError(
-            f"{path}: the first row says {header[at]!r}, which is also a label: write a header above the labels"
-        )
-    return {name: tuple(labels) for name, labels in groups.items()}
-
-
-def holds_text(path: Path, sequence_column: str | int | None) -> bool:
-    """Whether a table has one column beside ``sequence_column``, with a header and no number in the row below."""
-    rows = [row for _, row in islice(_rows(path), 2)]
-    if len(rows) < 2 or len({len(row) for row in rows}) > 1:
-        return False
-    group = rows[0].index(sequence_column) if sequence_column in rows[0] else sequence_column
-    others = [c for c in range(len(rows[0])) if c != group]
-    return len(others) == 1 and all(_float(row[others[0]].strip()) is None for row in rows)
-
-
-def _rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+def read_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
     """The line that each row ends in, and its cells: at least one row, and one at a time, as text takes much memory."""
     empty = True
     try:
@@ -133,7 +88,8 @@ def _lines(path: Path, file: TextIO) -> Iterator[str]:
         yield line
 
 
-def _float(cell: str) -> float | None:
+def as_number(cell: str) -> float | None:
+    """What a cell says, NaN where it says that there is nothing, and None for text."""
     if cell.lower() in MISSING:
         return float("nan")
     try:
@@ -147,10 +103,14 @@ def _header(row: list[str], sequence_column: str | int | None) -> list[str] | No
     if isinstance(sequence_column, str):
         return row
     cells = [cell for c, cell in enumerate(row) if c != sequence_column and cell.lower() not in MISSING]
-    return row if cells and all(_float(cell) is None for cell in cells) else None
+    return row if cells and all(as_number(cell) is None for cell in cells) else None
 
 
-def _column(path: Path, header: list[str] | None, width: int, sequence_column: str | int | None) -> int | None:
+def column_number(path: Path, header: list[str] | None, width: int, sequence_column: str | int | None) -> int | None:
+    """The number of the column that ``sequence_column`` names, or None.
+
+    :raises DataError: if there is no such column, or more than one.
+    """
     if sequence_column is None:
         return None
     if isinstance(sequence_column, str):
@@ -167,7 +127,7 @@ def _column(path: Path, header: list[str] | None, width: int, sequence_column: s
 
 
 def _number(path: Path, line: int, header: list[str] | None, column: int, cell: str) -> float:
-    value = _float(cell)
+    value = as_number(cell)
     if value is None:
         name = f" ({header[column]!r})" if header is not None else ""
         raise DataError(

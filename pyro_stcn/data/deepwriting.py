@@ -22,13 +22,14 @@ import numpy as np
 import torch
 
 from .batch import SequenceDataset
+from .careful_files import strings_of
 from .checks import DataError
 from .corpus import Corpus
 from .npz_files import read_npz
 from .raw import StepKind
 from .safe_pickle import Objects
 from .standardise import Standardiser
-from .stroke_files import AXES, _strings
+from .stroke_files import AXES
 from .strokes import SYNTHETIC_ORIGIN, StrokeNormaliser
 
 FILES = ("deepwriting_v2_training.npz", "deepwriting_v2_validation.npz")
@@ -234,7 +235,7 @@ def _texts(path: Path, name: str, arrays: dict[str, np.ndarray | Objects]) -> tu
     """Texts or numbers as printable texts; none if the array is not there."""
     found = arrays.get(name)
     if isinstance(found, np.ndarray):
-        return tuple(_strings(path, name, found if found.dtype.kind == "U" else found.astype(str)))
+        return tuple(strings_of(path, name, found if found.dtype.kind == "U" else found.astype(str)))
     items = () if found is None else found.items
     return tuple("".join(c if c.isprintable() else "?" for c in str(item)) for item in items)
 

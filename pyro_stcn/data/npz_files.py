@@ -17,9 +17,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from .careful_files import HEADER_READERS, HEADER_SIZE, FrugalReader
 from .checks import DataError
 from .safe_pickle import Objects, read_objects
-from .stroke_files import _HEADER, _HEADERS, _Frugal
 
 _KINDS = "fiubU"  # real numbers and text
 _LARGEST = 2**48  # of a shape
@@ -43,7 +43,7 @@ def read_npz(
     :raises DataError: naming file and array: not an ``.npz``, truncated, too large, an array that is not readable.
     """
     path = Path(path)
-    with _Frugal(_open(path, max_bytes)) as file:
+    with FrugalReader(_open(path, max_bytes)) as file:
         try:
             archive = zipfile.ZipFile(file)
         except Exception as error:
@@ -87,7 +87,7 @@ def read_npz(
 def npz_names(path: str | os.PathLike[str]) -> set[str]:
     """The names of the arrays of an ``.npz`` file; none where it is no such file."""
     try:
-        with _Frugal(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+        with FrugalReader(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
             return {name.removesuffix(".npy") for name in archive.namelist()}
     except Exception:  # whatever a damaged archive provokes is told by who reads it
         return set()
@@ -120,7 +120,7 @@ def _read_array(data: bytes, where: str, max_bytes: int, pickles: bool) -> np.nd
     file: BinaryIO = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
-        shape, fortran, dtype = _HEADERS[version](file, max_header_size=_HEADER)
+        shape, fortran, dtype = HEADER_READERS[version](file, max_header_size=HEADER_SIZE)
     except Exception as error:  # whatever a hostile header provokes
         raise DataError(f"{where} is not a readable array ({error}): copy or download the file again") from error
     begin = file.tell()

@@ -10,17 +10,18 @@ from typing import Any
 
 import numpy as np
 
-from .array_files import AUDIO, Reading, Source, find_sequences
+from .array_files import Reading, Source, find_sequences, is_audio
 from .arrays import load_arrays
 from .categories import load_categories
 from .checks import DataError
 from .corpus import Corpus
-from .csv_files import holds_text
+from .label_tables import holds_text
 from .npz_files import read_npz
 from .raw import StepKind
 from .rolls import MIDI, PIANO, load_rolls
 from .strokes import load_strokes
 
+OWN_LOADERS = (load_arrays, load_strokes, load_rolls, load_categories)
 _BY_ENDING = {".json": StepKind.ROLL, ".txt": StepKind.CATEGORIES}
 _PEN = 2
 
@@ -91,8 +92,8 @@ def recognise(given: Any, options: dict[str, Any]) -> StepKind:
     ending = paths[0].suffix.lower()
     if ending in _BY_ENDING:
         return _BY_ENDING[ending]
-    if ending in AUDIO or not paths[0].is_file():
-        return StepKind.AUDIO if ending in AUDIO else StepKind.REAL
+    if is_audio(paths[0]) or not paths[0].is_file():
+        return StepKind.AUDIO if is_audio(paths[0]) else StepKind.REAL
     reading = _reading(options)
     if ending == ".csv" and holds_text(paths[0], reading.sequence_column):
         return StepKind.CATEGORIES

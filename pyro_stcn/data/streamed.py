@@ -95,9 +95,9 @@ class StreamedWindows:
         return self.window * len(self)
 
     @property
-    def missing(self) -> np.ndarray:
-        """Number of missing steps of each window, int64 of shape ``(N,)``: there are none."""
-        return np.broadcast_to(np.int64(0), (len(self),))
+    def observed(self) -> tuple[()]:
+        """All steps of all windows."""
+        return ()
 
     def mask(self, index: int) -> np.ndarray:
         """Which steps of a window are observed, bool of shape ``(T,)``: all."""

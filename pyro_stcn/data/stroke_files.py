@@ -14,13 +14,14 @@ import io
 import math
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from .careful_files import HEADER_READERS, HEADER_SIZE, FrugalReader, strings_of
 from .checks import DataError
 from .made_once import replace_file
 
@@ -37,13 +38,6 @@ _PICKLED = (
 )
 _ORIGIN = "pyro_stcn_origin"
 _TEXT = 20  # characters of the text that go into a sequence's name
-_HEADER = 1000  # characters; that of a plain array has about 100
-_CHUNK = 2**20  # bytes read at once; the directory of an honest archive has about a thousand
-
-_HEADERS: dict[tuple[int, int], Callable[..., tuple[tuple[int, ...], bool, np.dtype]]] = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -80,7 +74,7 @@ def read_stroke_file(path: str | os.PathLike[str], max_bytes: int) -> StrokeFile
     path = Path(path)
     arrays = read_stroke_arrays(path, max_bytes)
     parts = {part: _part(path, part, arrays) for part in PARTS}
-    return StrokeFile(parts, " ".join(_strings(path, _ORIGIN, arrays[_ORIGIN])) if _ORIGIN in arrays else None)
+    return StrokeFile(parts, " ".join(strings_of(path, _ORIGIN, arrays[_ORIGIN])) if _ORIGIN in arrays else None)
 
 
 def read_stroke_arrays(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
@@ -95,7 +89,7 @@ def read_stroke_arrays(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
         raise DataError(
             f"{path}: has {path.stat().st_size} bytes, and max_bytes is {max_bytes}: raise it if this is right"
         )
-    with _Frugal(io.FileIO(path)) as file:
+    with FrugalReader(io.FileIO(path)) as file:
         return _read_arrays(path, file, max_bytes)
 
 
@@ -148,17 +142,6 @@ def write_strokes(
     return path
 
 
-class _Frugal(io.BufferedReader):
-    """A file of which no large piece is read at once: millions of entries in a directory would take minutes."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        bounded = size is not None and 0 <= size <= _CHUNK
-        data = super().read(size if bounded else _CHUNK + 1)
-        if len(data) > _CHUNK:
-            raise ValueError(f"its directory or a value has more than {_CHUNK} bytes")
-        return data
-
-
 def _read_arrays(path: Path, file: BinaryIO, max_bytes: int) -> dict[str, np.ndarray]:
     try:
         archive = zipfile.ZipFile(file)
@@ -196,7 +179,7 @@ def _read_array(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile.Z
     try:
         with archive.open(info) as member:
             version = np.lib.format.read_magic(member)
-            shape, _, dtype = _HEADERS[version](member, max_header_size=_HEADER)
+            shape, _, dtype = HEADER_READERS[version](member, max_header_size=HEADER_SIZE)
             begin = member.tell()
     except Exception as error:  # whatever a hostile header provokes
         raise DataError(f"{path}: {name} is not a readable array ({error}): copy or download the file again") from error
@@ -216,7 +199,7 @@ def _read_array(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile.Z
         )
     try:
         with archive.open(info) as member:
-            return np.lib.format.read_array(member, allow_pickle=False, max_header_size=_HEADER)
+            return np.lib.format.read_array(member, allow_pickle=False, max_header_size=HEADER_SIZE)
     except Exception as error:
         raise DataError(f"{path}: {name} cannot be read ({error}): copy or download the file again") from error
 
@@ -279,18 +262,9 @@ def cut_part(path: Path, part: str, arrays: Mapping[str, np.ndarray]) -> StrokeP
             raise DataError(
                 f"{path}: {part}_text has shape {text.shape}, and there are {len(lengths)} sequences: leave it out"
             )
-        texts = _strings(path, f"{part}_text", text)
+        texts = strings_of(path, f"{part}_text", text)
         names = [f"{name} {t[:_TEXT]}".rstrip() for name, t in zip(names, texts, strict=True)]
     return StrokePart(tuple(np.split(_as_float32(points), ends[:-1])), tuple(names))
-
-
-def _strings(path: Path, name: str, array: np.ndarray) -> list[str]:
-    """The strings of an array, with "?" for what cannot be printed."""
-    try:
-        strings = array.ravel().tolist()
-    except (ValueError, SystemError) as error:  # numbers that are no characters
-        raise DataError(f"{path}: {name} is not text ({error}): leave it out") from error
-    return ["".join(c if c.isprintable() else "?" for c in string) for string in strings]
 
 
 def _as_float32(array: np.ndarray) -> np.ndarray:
