@@ -89,7 +89,8 @@ def open_recordings(
     root = Path(root)
     found = _find(root)
     kept = Path(decoded) if decoded is not None else cache_folder()
-    folder = kept / f"recordings-{root.resolve().name}-{hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]}"
+    place = root.resolve()
+    folder = kept / f"recordings-{place.name}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}"
     notes = {n: note for n, note in _read_notes(folder / "recordings.json").items() if n in found}
     todo = [name for name, path in found.items() if not _is_current(notes.get(name), name, path, folder, sample_rate)]
     problems: list[AudioError] = []
@@ -292,7 +293,7 @@ def _recording(name: str, path: Path, note: _Note, folder: Path) -> Recording:
 
 
 def _copy(folder: Path, name: str) -> Path:
-    return folder / f"{hashlib.sha256(name.encode()).hexdigest()[:24]}.wav"
+    return folder / f"{hashlib.sha256(os.fsencode(name)).hexdigest()[:24]}.wav"
 
 
 def _read_notes(path: Path) -> dict[str, _Note]:

@@ -52,7 +52,7 @@ class Tape:
         self.starts = np.concatenate([[0], np.cumsum([r.samples for r in self.recordings], dtype=np.int64)])
         digest = hashlib.sha256()
         for r in self.recordings:
-            digest.update(f"{r.name}\0{r.samples}\0{r.sha256}\0".encode())
+            digest.update(os.fsencode(f"{r.name}\0{r.samples}\0{r.sha256}\0"))
         self._digest = digest.hexdigest()
         self._files = _OpenFiles()
 

@@ -72,6 +72,17 @@ def test_an_mp3_beyond_full_scale_is_clipped_not_wrapped(tmp_path):
     assert (samples[floats < -1.01] == -32768).all()
 
 
+def test_a_name_that_is_no_text_is_a_name(tmp_path):
+    root = write_tree(tmp_path / "in", {"a": 3000})
+    try:
+        os.rename(os.fsencode(root / "a.wav"), os.fsencode(root) + b"/\xff.wav")
+    except OSError:
+        pytest.skip("this file system wants text")
+    write_mp3(root / "b.mp3", melody(RATE))
+    names = [[r.name for r in open_recordings(root, sample_rate=RATE).recordings] for _ in range(2)]
+    assert names == [["b", os.fsdecode(b"\xff")]] * 2
+
+
 def test_nothing_is_read_twice(tmp_path, monkeypatch):
     root = write_tree(tmp_path / "in", {"a": 3000, "b": 2000})
     write_mp3(root / "c.mp3", melody(RATE))
