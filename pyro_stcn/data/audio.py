@@ -140,6 +140,18 @@ def read_audio(path: str | os.PathLike[str], expected_rate: int | None = None) -
     return Audio(samples, header.sample_rate, header.format, header.database)
 
 
+class OnwardSoundFile(soundfile.SoundFile):
+    """A file that is read from the beginning to the end.
+
+    A SoundFile seeks after each read, which an MP3 resents: the first samples after it are not those of the whole, and
+    its decoder complains on the terminal.
+    """
+
+    def seekable(self) -> bool:
+        """Say no."""
+        return False
+
+
 def check_form(path: Path, channels: int, sample_rate: int, expected_rate: int | None) -> None:
     """Check that a recording is mono and has the rate that is expected, if any.
 

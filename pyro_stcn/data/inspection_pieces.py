@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from . import array_files, timit_files
-from .audio import PCM_16, AudioError, read_header
+from .audio import PCM_16, AudioError, OnwardSoundFile, read_header
 from .checks import DataError, printable
 from .findings import Finding, Severity, What
 
@@ -98,7 +98,7 @@ def recording(file: Path, name: str, part: str | None, frame: int, *, any_encodi
 def _blocks(file: Path, plain: bool, declared: int | None) -> Iterator[np.ndarray]:
     count = 0
     try:
-        with soundfile.SoundFile(os.fsencode(file)) as audio:  # bytes: not every name is UTF-8
+        with OnwardSoundFile(os.fsencode(file)) as audio:  # bytes: not every name is UTF-8
             while len(block := audio.read(_BLOCK, dtype="int16" if plain else "float32", always_2d=True)):
                 count += len(block)
                 if declared is not None and count > declared:

@@ -157,7 +157,7 @@ def test_what_cannot_be_is_refused_before_there_is_a_folder(walks, tmp_path, cap
     assert "--free-bits is for --objective freebits" in said("--free-bits", "0.1")
     assert "batch_size must be at least 1" in said("--batch-size", "0")
     assert "--device cuda:77" in said("--device", "cuda:77")
-    assert "the loader of arrays has no 'fram'; it has: valid, test, standardise" in said("--loader", "fram=3")
+    assert "the loader of arrays has no 'fram'; it has: valid, test, kind, standardise" in said("--loader", "fram=3")
     assert "expected NAME=VALUE" in said("--loader", "frame")
     assert "cannot take frame='wide'" in said("--loader", "frame=wide")
     assert "there is nothing; expected an .npy" in said("--data", str(tmp_path / "nowhere"))

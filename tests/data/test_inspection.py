@@ -386,7 +386,8 @@ def test_deepwriting(tmp_path):
 @pytest.mark.parametrize("kind", [name for name, kind in CORPORA.items() if kind.synthetic])
 def test_synthetic_corpora_are_recognised_and_clean(kind):
     path = CORPORA[kind].synthetic()
-    report = inspect_data(path)
+    # Blizzard's is a tree of recordings like any other: what it is has to be said.
+    report = inspect_data(path, corpus=kind if kind == "blizzard" else None)
     assert report.kind == kind
     assert report.ok, str(report)
     assert not report.of(WARNING), str(report)
