@@ -25,13 +25,13 @@ else:
 class ImportOfficial:
     """Import weights that the authors released (TensorFlow), and compare published with valid figures.
 
-        pyro-stcn import-official RELEASED_RUN --output timit.safetensors --corpus timit --data /path/to/TIMIT
-
     Writes two checkpoints: OUTPUT computes what the released code computes, OUTPUT with "-valid" in its name has the
     same weights with one draw of each latent and a head that is a density, so that its bounds are bounds. Every
     variable must have its place, and every place its variable. TensorFlow is not needed.
 
     With --corpus both are scored on the same sequences.
+
+        pyro-stcn import-official RELEASED_RUN --output timit.safetensors --corpus timit --data /path/to/TIMIT
     """
 
     checkpoint: tyro.conf.Positional[Path]
