@@ -139,17 +139,13 @@ def read_variables(path: str | os.PathLike[str], *, max_bytes: int = MAX_BYTES) 
     """
     path = Path(path)
     if path.suffix == ".npz":
-        arrays = read_npz(path, max_bytes=max_bytes)
+        arrays: dict[str, Any] = read_npz(path, max_bytes=max_bytes)
         dropped = _not_weights(arrays)
-        others = {name for names in dropped.values() for name in names}
-        weights = {name: array for name, array in arrays.items() if name not in others}
-        return Variables(path, weights, dropped)
+        return Variables(path, {name: arrays[name] for name in _others(arrays, dropped)}, dropped)
     prefix = _prefix(path)
     entries = read_index(prefix)
     dropped = _not_weights(entries)
-    others = {name for names in dropped.values() for name in names}
-    wanted = {name: entry for name, entry in entries.items() if name not in others}
-    return Variables(prefix, read_arrays(wanted, max_bytes=max_bytes), dropped)
+    return Variables(prefix, read_arrays(entries, _others(entries, dropped), max_bytes=max_bytes), dropped)
 
 
 def read_statistics(path: str | os.PathLike[str], config: Mapping[str, Any], net: PublishedModel) -> Standardiser:
@@ -204,6 +200,11 @@ def _normalisation(path: Path, config: Mapping[str, Any]) -> str:
 def _not_weights(names: Mapping[str, Any]) -> dict[str, tuple[str, ...]]:
     found = {kind: tuple(name for name in names if pattern.search(name)) for kind, pattern in NOT_WEIGHTS.items()}
     return {kind: names for kind, names in found.items() if names}
+
+
+def _others(names: Mapping[str, Any], dropped: Mapping[str, tuple[str, ...]]) -> list[str]:
+    gone = {name for some in dropped.values() for name in some}
+    return [name for name in names if name not in gone]
 
 
 def _prefix(path: Path) -> Path:

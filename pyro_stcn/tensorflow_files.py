@@ -101,18 +101,23 @@ def read_index(prefix: Path) -> dict[str, Entry]:
     return entries
 
 
-def read_arrays(entries: dict[str, Entry], *, max_bytes: int) -> dict[str, np.ndarray]:
+def read_arrays(entries: dict[str, Entry], names: Collection[str], *, max_bytes: int) -> dict[str, np.ndarray]:
     """Read arrays of a checkpoint, of floats of 16, 32 and 64 bits and integers of 32 and 64.
 
-    :param entries: those of :func:`read_index` that are wanted.
+    :param entries: what :func:`read_index` returned: the files must be long enough for all of them.
+    :param names: those to read.
     :param max_bytes: refuse to read more than this together.
     :raises CheckpointError: naming file and variable: missing, truncated, damaged, of another type, or too large.
     """
-    total = sum(entry.size for entry in entries.values())
+    wanted = {name: entries[name] for name in names}
+    total = sum(entry.size for entry in wanted.values())
     if total > max_bytes:
-        raise CheckpointError(f"the variables have {total} bytes, and max_bytes is {max_bytes}: raise it if right")
+        what = next(iter(wanted.values())).file
+        raise CheckpointError(
+            f"{what}: its variables have {total} bytes, and max_bytes is {max_bytes}: raise it if right"
+        )
     _check_places(entries.values())
-    return {name: _array(name, entry) for name, entry in entries.items()}
+    return {name: _array(name, entry) for name, entry in wanted.items()}
 
 
 def _array(name: str, entry: Entry) -> np.ndarray:
