@@ -158,7 +158,7 @@ def channels(
     if prefix:
         ax.axvline(prefix - 0.5, color="0.4", ls=":")
     ax.set(xlabel="step", xlim=(0, max(len(sequence) - 1, 1)))
-    ax.legend(loc="upper right", fontsize="small", ncols=5)
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize="small", ncols=5, frameon=False)
     return ax
 
 

@@ -191,8 +191,8 @@ class Run:
             was, found = recipe.digests.get(changed[0], "nothing")[:12], digests(corpus)[changed[0]][:12]
             raise DataError(
                 f"{recipe.data or 'the synthetic corpus'} does not hold the data of {self.folder}: "
-                f"{' and '.join(changed)} differ in names or values (SHA-256 was {was}…, is {found}…). --data PATH "
-                "says where the data of the run are; to train on these, begin another run"
+                f"{' and '.join(changed)} differ in names or values (SHA-256 was {was}…, is {found}…). --data says "
+                "where the data of the run are; to train on these, begin another run"
             )
         return corpus
 
