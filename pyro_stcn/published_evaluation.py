@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from .comparison import Score, figures_table, markdown_table
 from .data.batch import SequenceDataset
 from .data.checks import DataError
-from .data.corpus import Corpus
 from .data.standardise import Standardiser
 from .evaluation import evaluate
 from .models import Evidence
@@ -16,7 +15,7 @@ from .published import valid_twin
 from .published_arrays import PublishedModel
 from .reports import Evaluation
 
-__all__ = ["Conventions", "evaluate_conventions", "restandardise"]
+__all__ = ["Conventions", "evaluate_conventions"]
 
 PUBLISHED, VALID = "published conventions", "valid conventions"
 
@@ -83,18 +82,3 @@ def evaluate_conventions(
         facts = {"seed": seed, "steps": 0, "seconds_per_step": math.nan, "identity": {"test": dataset.digest()}}
         scores.append(Score.of(result, system=name, parameters=sum(p.numel() for p in net.parameters()), **facts))
     return Conventions(found[0], found[1], (scores[0], scores[1]))
-
-
-def restandardise(corpus: Corpus, standardiser: Standardiser) -> Corpus:
-    """Return a corpus in the units of another standardiser, for instance that of a release's training data.
-
-    :raises DataError: for a standardiser that does not fit.
-    """
-    standardiser.log_jacobian(corpus.data_dim)
-    parts = {}
-    for part in ("train", "valid", "test"):
-        dataset: SequenceDataset = getattr(corpus, part)
-        raw = (corpus.standardiser.invert(sequence.astype("f8")) for sequence in dataset.sequences)
-        parts[part] = SequenceDataset(tuple(standardiser.apply(sequence) for sequence in raw), dataset.names)
-    description = f"{corpus.description} Standardised with given statistics, not with those of these data."
-    return replace(corpus, **parts, standardiser=standardiser, description=description)

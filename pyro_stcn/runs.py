@@ -28,11 +28,11 @@ from pyro.infer import ELBO
 
 from .checkpoint import CheckpointError
 from .configs import config_from_dict, config_to_dict
-from .data import Corpus, DataError, SequenceDataset, Standardiser, load_corpus
+from .data import Corpus, DataError, load_corpus
 from .objectives import FLOOR, objective
 from .training_config import TrainingConfig
 
-__all__ = ["PARTS", "Objective", "Recipe", "Run", "digests", "environment", "in_units_of", "write_json"]
+__all__ = ["PARTS", "Objective", "Recipe", "Run", "digests", "environment", "write_json"]
 
 FORMAT = "pyro-stcn-run/1"
 RECORD, LOG = "run.json", "log.txt"
@@ -212,17 +212,6 @@ class Run:
 def digests(corpus: Corpus) -> dict[str, str]:
     """Return the SHA-256 of the names and values of each part of a corpus."""
     return {part: getattr(corpus, part).digest() for part in PARTS}
-
-
-def in_units_of(corpus: Corpus, unit: Standardiser) -> Corpus:
-    """Return the same corpus, standardised in another way."""
-
-    def convert(data: SequenceDataset) -> SequenceDataset:
-        return SequenceDataset(
-            tuple(unit.apply(corpus.standardiser.invert(x.astype(np.float64))) for x in data.sequences), data.names
-        )
-
-    return replace(corpus, standardiser=unit, **{part: convert(getattr(corpus, part)) for part in PARTS})
 
 
 def environment() -> dict[str, Any]:

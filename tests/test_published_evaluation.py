@@ -3,11 +3,10 @@
 import numpy as np
 import pytest
 
-from pyro_stcn.data import DataError, SequenceDataset, Standardiser
-from pyro_stcn.data.corpus import Corpus
+from pyro_stcn.data import DataError, SequenceDataset
 from pyro_stcn.evaluation import evaluate
 from pyro_stcn.published import load_published, valid_twin
-from pyro_stcn.published_evaluation import evaluate_conventions, restandardise
+from pyro_stcn.published_evaluation import evaluate_conventions
 
 from .recorded import config_of, weights_of
 
@@ -57,16 +56,3 @@ def test_where_both_are_valid_it_says_so():
 def test_data_of_another_width_are_refused(net):
     with pytest.raises(DataError, match="the data have 3 channels, and the released model reads 4"):
         evaluate_conventions(net, some_data(3))
-
-
-def test_restandardised_data_are_the_same_raw_data():
-    own, other = Standardiser((1.0, 2.0), (3.0, 4.0)), Standardiser(0.5, 10.0)
-    raw = [np.random.default_rng(i).normal(5, 3, size=(7, 2)) for i in range(3)]
-    parts = [SequenceDataset((own.apply(array),), (f"s{i}",)) for i, array in enumerate(raw)]
-    corpus = restandardise(Corpus("some", *parts, own, "Some data."), other)
-    for array, part in zip(raw, (corpus.train, corpus.valid, corpus.test), strict=True):
-        np.testing.assert_allclose(part[0], (array - 0.5) / 10, rtol=1e-5, atol=1e-6)
-    assert corpus.standardiser == other
-    assert corpus.description == "Some data. Standardised with given statistics, not with those of these data."
-    with pytest.raises(DataError, match="do not fit a standardiser of 3"):
-        restandardise(corpus, Standardiser((0.0,) * 3, (1.0,) * 3))

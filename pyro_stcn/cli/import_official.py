@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,7 +12,7 @@ from ..checkpoint import save_model
 from ..data.corpora import CORPORA, load_corpus
 from ..data.standardise import Standardiser
 from ..published import valid_twin
-from ..published_evaluation import evaluate_conventions, restandardise
+from ..published_evaluation import evaluate_conventions
 from ..published_files import Released, load_released, read_statistics
 
 if TYPE_CHECKING:
@@ -94,7 +94,9 @@ class ImportOfficial:
         if corpus is None:
             return
         if standardiser is not None:
-            corpus = restandardise(corpus, standardiser)
+            corpus = corpus.in_units_of(standardiser)
+            said = f"{corpus.description} Standardised with given statistics, not with those of these data."
+            corpus = replace(corpus, description=said)
         print(f"\n{corpus.description}")
         if standardiser is None:
             print("These may not be the units of the release's training data: --statistics gives those.")

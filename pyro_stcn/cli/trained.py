@@ -11,7 +11,7 @@ import torch
 from ..checkpoint import load_model
 from ..data import Corpus, DataError, RawFormat
 from ..models import SequenceModel
-from ..runs import RECORD, Run, in_units_of
+from ..runs import RECORD, Run
 from .options import Data
 
 __all__ = ["Trained"]
@@ -80,6 +80,6 @@ class Trained:
             return corpus
         try:
             unit = self.raw.standardiser
-            return corpus if unit == corpus.standardiser else in_units_of(corpus, unit)
+            return corpus if unit == corpus.standardiser else corpus.in_units_of(unit)
         except DataError as error:
             raise DataError(f"{self.checkpoint}: {error}") from error

@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .checks import DataError, check_sequences
+from .standardise import Standardiser
 
 
 class Sequences(Protocol):
@@ -66,6 +67,9 @@ class Sequences(Protocol):
 
     def shared_with(self, other: Sequences) -> str | None:
         """The name of a sequence that is in the other set, too, or None."""
+
+    def restandardised(self, before: Standardiser, after: Standardiser) -> Sequences:
+        """The same raw data in another unit."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -143,6 +147,15 @@ class SequenceDataset:
         for i in range(len(self)) if self.observed else ():
             digest.update(self.mask(i).tobytes())
         return digest.hexdigest()
+
+    def restandardised(self, before: Standardiser, after: Standardiser) -> SequenceDataset:
+        """The same raw data in another unit; missing steps stay missing.
+
+        :param before: the map that has made these sequences of the raw ones.
+        :param after: the map to make them by.
+        """
+        raw = (before.invert(sequence.astype(np.float64)) for sequence in self.sequences)
+        return SequenceDataset(tuple(after.apply(sequence) for sequence in raw), self.names, self.observed)
 
     def subset(self, indices: Sequence[int]) -> SequenceDataset:
         """The sequences with these numbers, in this order, sharing their memory."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any
 
@@ -66,6 +66,16 @@ class Corpus:
         """What the data were before they were standardised, and the way back."""
         assert self.kind is not None
         return RawFormat(self.kind, self.standardiser, self.channels, self.sample_rate)
+
+    def in_units_of(self, unit: Standardiser) -> Corpus:
+        """The same data, standardised in another way.
+
+        :raises DataError: for a standardiser of other channels.
+        """
+        unit.log_jacobian(self.data_dim)
+        parts = (self.train, self.valid, self.test)
+        train, valid, test = (part.restandardised(self.standardiser, unit) for part in parts)
+        return replace(self, train=train, valid=valid, test=test, standardiser=unit)
 
     def facts(self) -> dict[str, Any]:
         """What has to stay with a model of these data, JSON-able: ``fit(..., facts=corpus.facts())``.

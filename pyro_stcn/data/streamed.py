@@ -116,6 +116,15 @@ class StreamedWindows:
         """The windows with these numbers, in this order."""
         return replace(self, starts=self.starts[np.asarray(indices, dtype=np.int64)])
 
+    def restandardised(self, before: Standardiser, after: Standardiser) -> StreamedWindows:
+        """The same windows in another unit.
+
+        :raises DataError: if that is not one mean and one standard deviation for all values.
+        """
+        if not isinstance(after.std, float):
+            raise DataError("streamed windows are standardised with one mean and one standard deviation for all values")
+        return replace(self, standardiser=after)
+
     def cut(self, window: int) -> StreamedWindows:
         """The windows in pieces of ``window`` steps; what is left at the end of each is dropped.
 
