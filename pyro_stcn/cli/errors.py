@@ -35,7 +35,8 @@ def friendly(debug: bool = False) -> Iterator[None]:
         code = _code(error)
         if code is None:
             raise
-        _leave("\n".join([f"error: {error}", *getattr(error, "__notes__", ())]), code)
+        said = f"error: {error}" if code == FAILED else str(error)
+        _leave("\n".join([said, *getattr(error, "__notes__", ())]), code)
 
 
 def _leave(message: str, code: int) -> None:

@@ -33,7 +33,7 @@ def test_a_run_folder_says_what_was_done(finished, walks):
     recipe, made = record["recipe"], record["made"]
     assert recipe["data"] == str(walks.resolve())
     assert set(recipe["digests"]) == {"train", "valid", "test"}
-    assert recipe["training"]["steps"], recipe["training"]["seed"] == (4, 3)
+    assert (recipe["training"]["steps"], recipe["training"]["seed"]) == (4, 3)
     assert recipe["objective"] == {"name": "meanfield", "particles": 1, "floor": 0.05}
     assert recipe["model"]["data_dim"] == 2
     assert made["versions"]["torch"] == torch.__version__
