@@ -21,7 +21,8 @@ from ..interrupts import sigterm_as_ctrl_c
 from ..models import SequenceModel
 from ..objectives import FLOOR, OBJECTIVES
 from ..presets import preset
-from ..presets.fitted import HEADS, fitted
+from ..presets.fitted import fitted
+from ..presets.own import REAL_HEADS
 from ..runs import Objective, Recipe, Run, digests
 from ..study import InterruptedRunError
 from ..training import fit
@@ -59,7 +60,7 @@ if TYPE_CHECKING:
     TrainingOptions = Any
 else:
     ObjectiveName = tyro.extras.literal_type_from_choices(OBJECTIVES)
-    Head = tyro.extras.literal_type_from_choices(HEADS)
+    Head = tyro.extras.literal_type_from_choices(REAL_HEADS)
     TrainingOptions = _overrides()
 
 
@@ -84,7 +85,7 @@ class Train:
     system: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: stcn-dense)")] = None
     """A small system, made to fit the data: stcn-dense, stcn, ladderrnn, vrnn, srnn, wavenet, rnn, swavenet ..."""
     observation: Annotated[
-        Head | None, tyro.conf.arg(metavar="{" + ",".join(HEADS) + "}", help_behavior_hint="(default: gmm)")
+        Head | None, tyro.conf.arg(metavar="{" + ",".join(REAL_HEADS) + "}", help_behavior_hint="(default: gmm)")
     ] = None
     """Distribution of the values, for --system: a mixture of five Gaussians, or one."""
     preset: Annotated[str | None, tyro.conf.arg(metavar="NAME", help_behavior_hint="(default: a small system)")] = None

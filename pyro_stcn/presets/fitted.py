@@ -3,25 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable
 from dataclasses import replace
 
 from ..data.raw import StepKind
-from ..observation import BernoulliConfig, GaussianMixtureConfig, HeadConfig, NormalConfig, PenStrokeConfig
+from .own import HEAD_OF, REAL_HEADS
 from .preset import Preset
 from .small import small
 
-__all__ = ["HEADS", "fitted"]
-
-#: name -> the distribution of real values; handwriting has a pen bit beside it
-HEADS: dict[str, NormalConfig | GaussianMixtureConfig] = {"gmm": GaussianMixtureConfig(5), "normal": NormalConfig()}
-
-_KINDS: dict[StepKind, Callable[[NormalConfig | GaussianMixtureConfig], HeadConfig]] = {
-    StepKind.REAL: lambda values: values,
-    StepKind.AUDIO: lambda values: values,
-    StepKind.STROKES: PenStrokeConfig,
-    StepKind.ROLL: lambda values: BernoulliConfig(),
-}
+__all__ = ["fitted"]
 
 
 def fitted(system: str, kind: StepKind, data_dim: int, observation: str = "gmm") -> tuple[str, Preset]:
@@ -33,8 +22,8 @@ def fitted(system: str, kind: StepKind, data_dim: int, observation: str = "gmm")
     :param system: one of :func:`pyro_stcn.presets.systems`.
     :param kind: what a step of the data is; it decides the observation model.
     :param data_dim: channels of a step.
-    :param observation: of real values, one of :data:`HEADS`; bits have probabilities, whatever it is.
-    :raises ValueError: for another system or observation, or a kind that there is no observation model for.
+    :param observation: of real values, one of :data:`REAL_HEADS`; bits have probabilities, whatever it is.
+    :raises ValueError: for another system or observation.
     """
     family = "timit" if kind is StepKind.AUDIO else "iamondb"
     rows = small()
@@ -47,10 +36,8 @@ def fitted(system: str, kind: StepKind, data_dim: int, observation: str = "gmm")
     if system not in systems:
         near = difflib.get_close_matches(system, systems, 3, 0.6) or systems
         raise ValueError(f"there is no system {system!r}; there are: {', '.join(near)}")
-    if observation not in HEADS:
-        raise ValueError(f"there is no observation model {observation!r}; there are: {', '.join(HEADS)}")
-    if kind not in _KINDS:
-        raise ValueError(f"there is no observation model for data of kind {kind}; there are for: {', '.join(_KINDS)}")
+    if observation not in REAL_HEADS:
+        raise ValueError(f"there is no observation model {observation!r}; there are: {', '.join(REAL_HEADS)}")
     row = rows[f"{family}/{system}-{observation}-small"]
-    model = replace(row.model, data_dim=data_dim, observation=_KINDS[kind](HEADS[observation]))
+    model = replace(row.model, data_dim=data_dim, observation=HEAD_OF[kind](REAL_HEADS[observation]))
     return f"{system}-{observation}-small", replace(row, model=model)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from ..data.corpus import Corpus
 from ..data.raw import StepKind
 from ..ladder import LadderConfig
@@ -11,14 +13,28 @@ from ..observation import (
     CategoricalConfig,
     GaussianMixtureConfig,
     HeadConfig,
+    NormalConfig,
     PenStrokeConfig,
     PointwiseOutputConfig,
 )
 from ..tcn import DilatedTCNConfig
 
-__all__ = ["observation_for", "stcn_for"]
+__all__ = ["HEAD_OF", "REAL_HEADS", "observation_for", "stcn_for"]
 
-COMPONENTS = 5  # of a mixture, as in the small presets
+#: name -> the distribution of real values
+REAL_HEADS: dict[str, NormalConfig | GaussianMixtureConfig] = {
+    "gmm": GaussianMixtureConfig(5),
+    "normal": NormalConfig(),
+}
+
+#: what a step is -> the observation model that fits, given that of real values
+HEAD_OF: dict[StepKind, Callable[[NormalConfig | GaussianMixtureConfig], HeadConfig]] = {
+    StepKind.REAL: lambda values: values,
+    StepKind.AUDIO: lambda values: values,
+    StepKind.STROKES: PenStrokeConfig,
+    StepKind.ROLL: lambda values: BernoulliConfig(),
+    StepKind.CATEGORIES: lambda values: CategoricalConfig(),
+}
 
 
 def observation_for(corpus: Corpus) -> HeadConfig:
@@ -27,13 +43,8 @@ def observation_for(corpus: Corpus) -> HeadConfig:
     Pen strokes: a mixture of Gaussians and a pen bit. Piano rolls: bits. Categories: one of several. Numbers and sound:
     a mixture of Gaussians; integers are better served by ``DiscretisedMixtureConfig``, whose figures are probabilities.
     """
-    if corpus.kind is StepKind.STROKES:
-        return PenStrokeConfig(GaussianMixtureConfig(COMPONENTS))
-    if corpus.kind is StepKind.ROLL:
-        return BernoulliConfig()
-    if corpus.kind is StepKind.CATEGORIES:
-        return CategoricalConfig()
-    return GaussianMixtureConfig(COMPONENTS)
+    assert corpus.kind is not None
+    return HEAD_OF[corpus.kind](REAL_HEADS["gmm"])
 
 
 def stcn_for(corpus: Corpus, width: int = 64) -> STCNConfig:
