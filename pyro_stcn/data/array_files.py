@@ -82,13 +82,24 @@ def find_sequences(argument: str, given: Any, how: Reading) -> Source:
     if isinstance(given, Sequence) and not isinstance(given, bytes | bytearray):
         if given and all(isinstance(item, str | os.PathLike) for item in given):
             paths = [Path(item) for item in given]
-            return join([read_file(path, printable(str(path.with_suffix(""))), how) for path in paths], paths)
+            return join([read_file(path, n, how) for path, n in zip(paths, names_of(paths), strict=True)], paths)
         arrays = tuple(_array(item) for item in given)
         return Source(tuple(_column(a) for a in arrays), tuple(str(i) for i in range(len(arrays))))
     raise DataError(
         f"{argument} is a {type(given).__name__}: expected a list of arrays or of paths, an array (N, T, D), or the "
         "path of a file or folder"
     )
+
+
+def names_of(paths: Sequence[Path]) -> list[str]:
+    """What to call the files of a list: their paths from the folder that all are in, as those of a folder are called.
+
+    Figures are reported by these names, and where a folder lies on a machine is no part of the data.
+    """
+    folder = os.path.commonpath([path.absolute().parent for path in paths])
+    names = [path.absolute().relative_to(folder) for path in paths]
+    short = [str(name.with_suffix("")) for name in names]
+    return [printable(name) for name in (short if len(set(short)) == len(short) else map(str, names))]
 
 
 def _array(item: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .array_files import Source
+from .array_files import Source, names_of
 from .batch import SequenceDataset
 from .checks import DataError
 from .corpus import Corpus
@@ -149,7 +149,7 @@ def _find(where: str, given: Any, how: _Reading) -> _Labels:
         path = Path(given)
         found = _folder(path, how) if path.is_dir() else _file(path, path.stem, how)
     elif isinstance(given, Sequence) and given and all(isinstance(item, Path) for item in given):
-        found = _join([_file(path, str(path.with_suffix("")), how) for path in given])
+        found = _join([_file(path, n, how) for path, n in zip(given, names_of(given), strict=True)])
     elif (isinstance(given, np.ndarray) and given.ndim == 2) or (isinstance(given, Sequence) and len(given)):
         found = _Labels(
             tuple(_sequence(f"{where}: sequence {i}", item) for i, item in enumerate(given)),

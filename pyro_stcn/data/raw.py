@@ -155,6 +155,9 @@ class RawFormat:
             width = values.shape[1]
             numbered = [f"channel {c}" for c in range(width)]
             strokes = ["dx", "dy", "pen"] if self.kind is StepKind.STROKES and width == 3 else None
-            header, rows = list(self.channels or strokes or numbered), values.tolist()
+            header, rows = (
+                list(self.channels or strokes or numbered),
+                [[f"{v:.7g}" for v in row] for row in values],
+            )  # as float32
         with open(path, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([header, *rows])

@@ -202,7 +202,7 @@ def test_csv(tmp_path):
     assert_holds(corpus, {f"s{i}": s for i, s in enumerate(SEQUENCES)})
     assert_holds(
         load_arrays([tmp_path / f"s{i}.csv" for i in range(3)]),
-        {f"{tmp_path}/s{i}": SEQUENCES[i] for i in range(3)},
+        {f"s{i}": SEQUENCES[i] for i in range(3)},
     )
     rows = [(f"no {i}", *row) for i, s in enumerate(SEQUENCES) for row in s]
     for header, column in ((None, 0), ("who,x,y", "who"), ("who,x,y", 0)):
@@ -324,3 +324,14 @@ def test_spoken_digits(corpora):
     lengths = np.concatenate([getattr(corpus, part).lengths for part in PARTS])
     assert (lengths.min(), np.median(lengths), lengths.max()) == (5, 16, 91)
     assert np.concatenate(corpus.train.sequences).std() == pytest.approx(1, abs=0.02)
+
+
+def test_files_of_a_list_are_called_by_where_they_lie_from_the_folder_of_all(tmp_path):
+    for name in ("a/x", "a/y", "b/x"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        np.save(tmp_path / f"{name}.npy", RNG.normal(size=(5, 2)))
+    given = [tmp_path / f"{name}.npy" for name in ("a/x", "a/y", "b/x")]
+    assert load_arrays(given, given[:1], given[:1]).train.names == ("train/a/x", "train/a/y", "train/b/x")
+    (tmp_path / "a" / "x.csv").write_text("1,2\n3,5\n")
+    twice = [tmp_path / "a" / "x.csv", *given[:2]]
+    assert load_arrays(twice, given[:1], given[:1]).train.names == ("train/x.csv", "train/x.npy", "train/y.npy")
