@@ -21,11 +21,11 @@ import tyro
 
 from pyro_stcn import plots
 from pyro_stcn.bounds import FIVO
-from pyro_stcn.checkpoint import CheckpointError
+from pyro_stcn.cli.errors import friendly
 from pyro_stcn.comparison import by_system, markdown_table
-from pyro_stcn.data import Corpus, DataError, load_strokes, load_timit, synthetic_timit
+from pyro_stcn.data import Corpus, load_strokes, load_timit, synthetic_timit
 from pyro_stcn.presets import preset, systems
-from pyro_stcn.study import InterruptedRunError, Row, run
+from pyro_stcn.study import Row, run
 
 
 @dataclass
@@ -85,12 +85,5 @@ def row(system: str, corpus: Corpus, args: Args) -> Row:
 
 
 if __name__ == "__main__":
-    try:
+    with friendly():  # a line for what the user can mend, a traceback for a bug
         main(tyro.cli(Args, description=__doc__))
-    except (
-        DataError,
-        CheckpointError,
-        InterruptedRunError,
-        ValueError,
-    ) as error:  # the user can mend these: no traceback
-        raise SystemExit(f"{error}") from None

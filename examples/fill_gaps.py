@@ -17,8 +17,8 @@ import torch
 import tyro
 
 from pyro_stcn import impute, load_model, plots
-from pyro_stcn.checkpoint import CheckpointError
-from pyro_stcn.data import DataError, load_strokes
+from pyro_stcn.cli.errors import friendly
+from pyro_stcn.data import load_strokes
 
 
 @dataclass
@@ -70,7 +70,5 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with friendly():  # a line for what the user can mend, a traceback for a bug
         main(tyro.cli(Args, description=__doc__))
-    except (DataError, CheckpointError, FileNotFoundError, ValueError) as error:  # the user can mend these
-        raise SystemExit(f"{error}") from None

@@ -20,12 +20,12 @@ import numpy as np
 import pyro
 import torch
 import tyro
-from matplotlib.figure import Figure
 
 from pyro_stcn import plots
 from pyro_stcn.bounds import FIVO
-from pyro_stcn.checkpoint import CheckpointError, load_model
-from pyro_stcn.data import Corpus, DataError, load_strokes, synthetic_strokes
+from pyro_stcn.checkpoint import load_model
+from pyro_stcn.cli.errors import friendly
+from pyro_stcn.data import Corpus, load_strokes, synthetic_strokes
 from pyro_stcn.generation import generate
 from pyro_stcn.handwriting import (
     end_at_pen_up,
@@ -37,9 +37,9 @@ from pyro_stcn.handwriting import (
 )
 from pyro_stcn.models import SequenceModel
 from pyro_stcn.presets import preset, systems
-from pyro_stcn.study import InterruptedRunError, Row, run
+from pyro_stcn.study import Row, run
+from pyro_stcn.writing import raw_lines, written_lines
 
-TOGETHER = 256  # sequences that are generated at once
 CONTINUATIONS = 3  # of each real beginning
 
 
@@ -94,11 +94,13 @@ def main(args: Args) -> None:
         nets[system] = load_model(args.output / f"{system}-{args.steps}-{args.seed}" / "best.safetensors")[0]
 
     # What is real, in the unit of the file, and as much of it that no system has to explain: the training part.
-    real = raw(corpus, corpus.test.sequences)
+    real = raw_lines(corpus, corpus.test.sequences)
     rng = np.random.default_rng(args.seed)
     others = rng.permutation(len(corpus.train))[: len(real)]
-    written = {"training part": raw(corpus, [corpus.train[i] for i in others])}
-    written |= {system: write(net, corpus, args) for system, net in nets.items()}
+    written = {"training part": raw_lines(corpus, [corpus.train[i] for i in others])}
+    options = {"seed": args.seed, "temperature": args.temperature, "bias": args.bias}
+    lengths = corpus.test.lengths.tolist()
+    written |= {system: written_lines(net, corpus, lengths, **options) for system, net in nets.items()}
     whole = is_whole(real + written["training part"])
     if whole:  # so are the places that a system writes, or its histograms would differ by that alone
         real = [to_whole(line) for line in real]
@@ -107,9 +109,9 @@ def main(args: Args) -> None:
     chosen = sorted(rng.permutation(len(real))[: args.lines])
     columns = {"real": real} | {system: written[system] for system in nets}
     drawn = {name: [lines[i] for i in chosen] for name, lines in columns.items()}
-    save(plots.handwriting(drawn)[0].figure, args.output / "handwriting")
+    plots.save(plots.handwriting(drawn)[0].figure, args.output / "handwriting")
     continued, given = go_on(nets, corpus, rng, args)
-    save(plots.handwriting(continued, prefix=given)[0].figure, args.output / "primed")
+    plots.save(plots.handwriting(continued, prefix=given)[0].figure, args.output / "primed")
 
     statistics = {"real": stroke_statistics(real)}
     statistics |= {name: stroke_statistics(lines, statistics["real"].edges) for name, lines in written.items()}
@@ -129,23 +131,6 @@ def row(system: str, steps: int) -> Row:
     small = preset(f"iamondb/{system}-gmm-small")
     recipe = replace(small.training, steps=steps, decay_rate=0.05, decay_steps=steps, kl_increment=2 / steps)
     return Row(system, small.model, recipe)
-
-
-def raw(corpus: Corpus, sequences) -> list[np.ndarray]:
-    """Undo the standardisation; the pen stays a bit."""
-    return [corpus.standardiser.invert(np.asarray(sequence)) for sequence in sequences]
-
-
-def write(net: SequenceModel, corpus: Corpus, args: Args) -> list[np.ndarray]:
-    """Let a system write as many sequences as the test set has, and as long, in the unit of the file."""
-    pyro.set_rng_seed(args.seed)  # what one system writes does not depend on who else was asked
-    lengths, written = corpus.test.lengths.tolist(), []
-    for start in range(0, len(lengths), TOGETHER):
-        wanted = lengths[start : start + TOGETHER]
-        steps = max(length + length // 2 for length in wanted)
-        lines = generate(net, steps, len(wanted), temperature=args.temperature, bias=args.bias).numpy()
-        written += [end_at_pen_up(line, length) for line, length in zip(raw(corpus, lines), wanted, strict=True)]
-    return written
 
 
 def go_on(
@@ -173,29 +158,15 @@ def go_on(
             new = generate(
                 nets[system], steps, CONTINUATIONS, prefix=start, temperature=args.temperature, bias=args.bias
             )
-            lines = raw(corpus, torch.cat([start, new], dim=1).numpy())
+            lines = raw_lines(corpus, torch.cat([start, new], dim=1).numpy())
             columns[system] += [end_at_pen_up(line, wanted) for line in lines]
     nothing = np.zeros((0, 3), dtype=np.float32)
-    for line in raw(corpus, [corpus.test[index] for index in beginnings]):
+    for line in raw_lines(corpus, [corpus.test[index] for index in beginnings]):
         columns["real"] += [line, *[nothing] * (CONTINUATIONS - 1)]
         given += [prefix_length(line)] * CONTINUATIONS
     return {name: lines[: args.lines] for name, lines in columns.items()}, given[: args.lines]
 
 
-def save(figure: Figure, path: Path) -> None:
-    """Write a picture as .png and .svg; equal pictures give equal files."""
-    figure.savefig(path.with_suffix(".png"), dpi=120)
-    with plots.plt.rc_context({"svg.hashsalt": "pyro-stcn"}):
-        figure.savefig(path.with_suffix(".svg"), metadata={"Date": None})
-
-
 if __name__ == "__main__":
-    try:
+    with friendly():  # a line for what the user can mend, a traceback for a bug
         main(tyro.cli(Args, description=__doc__))
-    except (
-        DataError,
-        CheckpointError,
-        InterruptedRunError,
-        ValueError,
-    ) as error:  # the user can mend these: no traceback
-        raise SystemExit(f"{error}") from None

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import arviz as az
 import matplotlib.pyplot as plt
@@ -19,18 +19,20 @@ import numpy as np
 import pyro
 import torch
 import tyro
-from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 
 from pyro_stcn import plots
-from pyro_stcn.bounds import FIVO, IWAE, DReG
-from pyro_stcn.checkpoint import CheckpointError, load_model
-from pyro_stcn.data import Corpus, DataError, Validation, batches, load_timit, synthetic_timit, write_wav
+from pyro_stcn.checkpoint import load_model
+from pyro_stcn.cli.errors import friendly
+from pyro_stcn.data import Corpus, Validation, batches, load_timit, synthetic_timit, write_wav
 from pyro_stcn.evaluation import Evaluation, evaluate
 from pyro_stcn.generation import generate, reconstruct
 from pyro_stcn.models import SequenceModel
+from pyro_stcn.objectives import OBJECTIVES, objective
 from pyro_stcn.posterior import from_pyro_svi
 from pyro_stcn.presets import preset
 from pyro_stcn.training import fit
+
+Objective = tyro.extras.literal_type_from_choices(OBJECTIVES)
 
 
 @dataclass
@@ -42,8 +44,9 @@ class Args:
     preset: Annotated[str, tyro.conf.arg(metavar="NAME")] = "timit/stcn-dense-gmm-small"
     """A "timit/..." preset of any system: stcn-dense, vrnn, wavenet ..., -normal or -gmm; -small for CPUs, nothing for
     the paper's size."""
-    loss: Literal["trace", "meanfield", "graph", "renyi", "iwae", "dreg", "fivo"] = "meanfield"
-    """Pyro's Trace_ELBO, TraceMeanField_ELBO (analytic KL), TraceGraph_ELBO, RenyiELBO (alpha 0); IWAE, DReG, FIVO."""
+    loss: Objective = "meanfield"
+    """Pyro's Trace_ELBO, TraceMeanField_ELBO (analytic KL), TraceGraph_ELBO, RenyiELBO (alpha 0); IWAE, DReG, FIVO,
+    FreeBits."""
     particles: int = 1
     """Draws per sequence in the training objective; renyi and iwae need at least 2 to differ from the ELBO."""
     steps: int | None = None
@@ -62,26 +65,12 @@ class Args:
     """Seed of weights, batches and noise."""
 
 
-LOSSES = {
-    "trace": Trace_ELBO,
-    "meanfield": TraceMeanField_ELBO,
-    "graph": TraceGraph_ELBO,
-    "renyi": lambda **k: RenyiELBO(alpha=0, **k),
-    "iwae": IWAE,
-    "dreg": DReG,
-    "fivo": lambda num_particles, **_: FIVO(num_particles),
-}
-
-
 def main(args: Args) -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     corpus = load_timit(args.data or synthetic_timit(), validation=args.validation)
     print(corpus.description)
 
-    try:
-        chosen = preset(args.preset)
-    except ValueError as error:
-        raise SystemExit(str(error)) from None
+    chosen = preset(args.preset)
     training = replace(chosen.training, seed=args.seed, bfloat16_blocks=args.bfloat16)
     if args.steps is not None:
         training = replace(training, steps=args.steps)
@@ -93,9 +82,9 @@ def main(args: Args) -> None:
     net = chosen.model.build().to(device)
     print(f"{args.preset}: {sum(p.numel() for p in net.parameters()):,} parameters on {device}")
 
-    # The pair net.model and net.guide goes with any ELBO. The model's plates nest at most two deep.
-    elbo: ELBO = LOSSES[args.loss](num_particles=args.particles, vectorize_particles=True, max_plate_nesting=2)
-    facts = {"standardiser": corpus.standardiser.to_dict(), "data": corpus.description}
+    # The pair net.model and net.guide goes with any ELBO.
+    elbo = objective(args.loss, args.particles)
+    facts = corpus.facts()  # how to get from what the model makes back to sound
     result = fit(
         net, corpus.train, corpus.valid, elbo=elbo, config=training, folder=args.output, resume=args.resume, facts=facts
     )
@@ -142,7 +131,7 @@ def draw(net: SequenceModel, corpus: Corpus, test: Evaluation, folder: Path) -> 
     """Plot the run, a reconstruction and samples from the prior, and write the sounds."""
 
     def sound(frames: torch.Tensor) -> np.ndarray:
-        samples = corpus.standardiser.invert(frames.cpu().numpy().reshape(-1))
+        samples = corpus.raw.undo(frames)
         return np.clip(np.round(samples), -32768, 32767).astype(np.int16)
 
     batch = next(batches(corpus.test, 1)).to(next(net.parameters()).device)
@@ -164,7 +153,5 @@ def draw(net: SequenceModel, corpus: Corpus, test: Evaluation, folder: Path) -> 
 
 
 if __name__ == "__main__":
-    try:
+    with friendly():  # a line for what the user can mend, a traceback for a bug
         main(tyro.cli(Args, description=__doc__))
-    except (DataError, FileExistsError, CheckpointError) as error:  # the user can mend these: no traceback
-        raise SystemExit(f"{error}") from None

@@ -24,12 +24,13 @@ from pyro.infer import ELBO
 
 from pyro_stcn import plots
 from pyro_stcn.bounds import FIVO, IWAE, DReG, FreeBits
-from pyro_stcn.checkpoint import CheckpointError, load_model
+from pyro_stcn.checkpoint import load_model
+from pyro_stcn.cli.errors import friendly
 from pyro_stcn.comparison import Score, by_system, figures_table, markdown_table
 from pyro_stcn.configs import config_to_dict
-from pyro_stcn.data import Corpus, DataError, load_strokes, load_timit
+from pyro_stcn.data import Corpus, load_strokes, load_timit
 from pyro_stcn.presets import preset
-from pyro_stcn.study import InterruptedRunError, Row, run, score
+from pyro_stcn.study import Row, run, score
 
 SYSTEMS = ("stcn", "stcn-dense", "vrnn")
 K = 5  # particles of the objectives
@@ -140,12 +141,5 @@ def with_shared_draws(row: Row, reported: Score, corpus: Corpus, args: Args) -> 
 
 
 if __name__ == "__main__":
-    try:
+    with friendly():  # a line for what the user can mend, a traceback for a bug
         main(tyro.cli(Args, description=__doc__))
-    except (
-        DataError,
-        CheckpointError,
-        InterruptedRunError,
-        ValueError,
-    ) as error:  # the user can mend these: no traceback
-        raise SystemExit(f"{error}") from None

@@ -31,6 +31,7 @@ from tqdm import tqdm
 
 from pyro_stcn import LadderConfig, NormalConfig, PointwiseOutputConfig, SequenceDataset, evaluate
 from pyro_stcn.bounds import FIVO, IWAE
+from pyro_stcn.cli.errors import friendly
 from pyro_stcn.evaluation import Statistic
 from pyro_stcn.models import STCN, Evidence, STCNConfig
 
@@ -250,7 +251,5 @@ def main(args: Args) -> None:
 
 
 if __name__ == "__main__":
-    try:
+    with friendly():  # a line for what the user can mend, a traceback for a bug
         main(tyro.cli(Args, description=__doc__))
-    except ValueError as error:  # the user can mend these: no traceback
-        raise SystemExit(f"{error}") from None

@@ -1,74 +1,9 @@
-"""Stochastic temporal convolutional networks in Pyro: a ladder of latents on any causal network."""
+"""Stochastic temporal convolutional networks in Pyro: a ladder of latents on any causal network.
 
-from .bounds import FIVO, IWAE, DReG, FreeBits
-from .checkpoint import load_model, save_model
-from .data.batch import SequenceDataset
-from .data.standardise import Standardiser
-from .discretised import DiscretisedMixtureConfig, bits_per_sample
-from .evaluation import evaluate
-from .generation import generate, reconstruct, resample, sample
-from .imputation import impute
-from .ladder import LadderConfig
-from .lstm import StackedLSTMConfig
-from .models import MODELS, STCN, Evidence, SequenceModel, STCNConfig
-from .observation import (
-    BernoulliConfig,
-    CausalOutputConfig,
-    GaussianMixtureConfig,
-    NormalConfig,
-    PenStrokeConfig,
-    PointwiseOutputConfig,
-)
-from .posterior import from_pyro_svi
-from .presets import PRESETS, preset
-from .protocols import PROTOCOLS, evaluate_as
-from .states import Continuation, begin, load_continuation, prime, save_continuation
-from .streaming import Stream
-from .tcn import DilatedTCNConfig
-from .training import TrainingConfig, fit
+The public names are in ``__init__.pyi``. Each is imported when it is first used: torch alone takes seconds, and the
+command line has answers without it.
+"""
 
-__all__ = [
-    "FIVO",
-    "IWAE",
-    "MODELS",
-    "PRESETS",
-    "PROTOCOLS",
-    "STCN",
-    "BernoulliConfig",
-    "CausalOutputConfig",
-    "Continuation",
-    "DReG",
-    "DilatedTCNConfig",
-    "DiscretisedMixtureConfig",
-    "Evidence",
-    "FreeBits",
-    "GaussianMixtureConfig",
-    "LadderConfig",
-    "NormalConfig",
-    "PenStrokeConfig",
-    "PointwiseOutputConfig",
-    "STCNConfig",
-    "SequenceDataset",
-    "SequenceModel",
-    "StackedLSTMConfig",
-    "Standardiser",
-    "Stream",
-    "TrainingConfig",
-    "begin",
-    "bits_per_sample",
-    "evaluate",
-    "evaluate_as",
-    "fit",
-    "from_pyro_svi",
-    "generate",
-    "impute",
-    "load_continuation",
-    "load_model",
-    "preset",
-    "prime",
-    "reconstruct",
-    "resample",
-    "sample",
-    "save_continuation",
-    "save_model",
-]
+import lazy_loader
+
+__getattr__, __dir__, __all__ = lazy_loader.attach_stub(__name__, __file__)

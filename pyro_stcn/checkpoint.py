@@ -20,6 +20,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from .configs import config_from_dict, config_to_dict
+from .data.checks import printable
 from .models import SequenceModel
 
 __all__ = [
@@ -37,7 +38,10 @@ PREFIX = "model."  # beside the weights a training checkpoint holds the optimise
 
 
 class CheckpointError(Exception):
-    """A file that cannot be trusted or read: the message names it and says why."""
+    """A file that cannot be trusted or read: the message, one line, names it and says why."""
+
+    def __init__(self, message: str = ""):
+        super().__init__(printable(message))
 
 
 def save_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], meta: Mapping[str, Any]) -> None:
@@ -73,6 +77,8 @@ def load_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, 
     """
     path = Path(path)
     if not path.is_file():
+        if path.exists() and not path.is_dir():  # opening a pipe waits for who writes to it
+            raise CheckpointError(f"{path} is not a regular file but a pipe or a device")
         raise FileNotFoundError(f"there is no checkpoint {path}")
     try:
         with safe_open(str(path), framework="pt") as file:
@@ -114,6 +120,7 @@ def load_model(path: str | os.PathLike) -> tuple[SequenceModel, dict[str, Any]]:
     """
     tensors, meta = load_tensors(path)
     try:
+        _check_size(meta["model"], tensors)
         net = config_from_dict(meta["model"]).build()
         dtypes = {value.dtype for name, value in tensors.items() if name.startswith(PREFIX)}
         net.to(dtypes.pop() if len(dtypes) == 1 else None)
@@ -121,6 +128,35 @@ def load_model(path: str | os.PathLike) -> tuple[SequenceModel, dict[str, Any]]:
     except (KeyError, ValueError, TypeError, RuntimeError, AttributeError) as error:
         raise CheckpointError(f"{path}: configuration and weights do not make a model: {error}") from error
     return net, meta
+
+
+def _check_size(config: Any, tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a configuration whose model is not the one of these weights, before memory is taken for it.
+
+    :raises ValueError: if a model of this configuration has other weights.
+    """
+    many = _most_layers(config)
+    if many > len(tensors):  # each has weights; without memory it would still take its time
+        raise ValueError(f"it asks for {many} layers, and there are {len(tensors)} tensors")
+    with torch.device("meta"):  # shapes without memory
+        expected = {name: value.shape for name, value in config_from_dict(config).build().state_dict().items()}
+    for name in expected.keys() | {key.removeprefix(PREFIX) for key in tensors if key.startswith(PREFIX)}:
+        found = tensors.get(f"{PREFIX}{name}")
+        if found is None or found.shape != expected.get(name):
+            shapes = (
+                None if shape is None else tuple(shape) for shape in (expected.get(name), getattr(found, "shape", None))
+            )
+            raise ValueError("{!r} should have the shape {} and has {}".format(name[:100], *shapes))
+
+
+def _most_layers(config: Any) -> int:
+    """The largest number of layers that a configuration, as JSON, asks for."""
+    if isinstance(config, list):
+        return max(map(_most_layers, config), default=0)
+    if not isinstance(config, dict):
+        return 0
+    own = (value for key, value in config.items() if key.endswith("layers") and isinstance(value, int))
+    return max(*own, 0, 0, *map(_most_layers, config.values()))
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

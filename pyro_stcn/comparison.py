@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from .data.checks import DataError
 from .evaluation import Evaluation, Statistic
 from .models import Evidence
 
@@ -31,6 +32,7 @@ class Score:
     :param steps: updates that were made; the weights scored are those of the best validation among them.
     :param identity: what the score depends on, JSON-able, with the digest of the test set under "test".
     :param figures: every figure of the evaluation by name, KLs included, nats per sequence.
+    :param recordings: what each sequence is a piece of; None where sequences are whole.
     """
 
     system: str
@@ -44,6 +46,7 @@ class Score:
     steps: int
     identity: dict[str, Any]
     figures: dict[str, tuple[float, ...]] = field(default_factory=dict)
+    recordings: tuple[str, ...] | None = None
 
     @classmethod
     def of(cls, evaluation: Evaluation, **facts) -> Score:
@@ -51,7 +54,8 @@ class Score:
         values, bound = evaluation.tightest()
         nats, elbo = (tuple(np.asarray(v, dtype=float).tolist()) for v in (values, evaluation.objective))
         figures = {name: tuple(np.asarray(v, dtype=float).tolist()) for name, v in evaluation.figures().items()}
-        return cls(evidence=evaluation.evidence, bound=bound, nats=nats, elbo=elbo, figures=figures, **facts)
+        facts |= {"evidence": evaluation.evidence, "recordings": evaluation.recordings}
+        return cls(bound=bound, nats=nats, elbo=elbo, figures=figures, **facts)
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""
@@ -59,11 +63,26 @@ class Score:
 
     @classmethod
     def load(cls, path: str | Path) -> Score:
-        """Read what :meth:`save` wrote."""
-        fields = json.loads(Path(path).read_text())
-        fields |= {name: tuple(fields[name]) for name in ("nats", "elbo")}
-        fields["figures"] = {name: tuple(values) for name, values in fields.get("figures", {}).items()}
-        return cls(**fields | {"evidence": Evidence(fields["evidence"])})
+        """Read what :meth:`save` wrote.
+
+        :raises FileNotFoundError: when there is no such file.
+        :raises DataError: when it is truncated, damaged, or something else.
+        """
+        path = Path(path)
+        if path.exists() and not path.is_file():
+            raise DataError(f"{path}: is not a file: give the score.json of a run")
+        try:
+            fields = json.loads(path.read_bytes())
+            fields |= {name: tuple(fields[name]) for name in ("nats", "elbo")}
+            fields["figures"] = {name: tuple(values) for name, values in fields.get("figures", {}).items()}
+            if fields.get("recordings") is not None:
+                fields["recordings"] = tuple(fields["recordings"])
+            return cls(**fields | {"evidence": Evidence(fields["evidence"])})
+        except (ValueError, RecursionError, TypeError, KeyError, AttributeError) as error:
+            raise DataError(
+                f"{path}: is not the score of a run, or was cut short ({type(error).__name__}: {str(error)[:200]}): "
+                "delete it and have it made again"
+            ) from error
 
 
 def by_system(scores: Iterable[Score]) -> dict[str, list[Score]]:

@@ -11,6 +11,7 @@ from .lstm import StackedLSTMConfig
 from .models import MODELS
 from .observation import (
     BernoulliConfig,
+    CategoricalConfig,
     CausalOutputConfig,
     GaussianMixtureConfig,
     NormalConfig,
@@ -27,6 +28,7 @@ CONFIGS: dict[str, type] = {
     for cls in (
         *MODELS.values(),
         BernoulliConfig,
+        CategoricalConfig,
         CausalOutputConfig,
         DilatedTCNConfig,
         DiscretisedMixtureConfig,

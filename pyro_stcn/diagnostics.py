@@ -77,6 +77,7 @@ def pareto_khat(log_weights: Tensor) -> Tensor:
 def _shape_of_tail(excess: Tensor) -> float:
     if excess[-1] <= 0:
         return -float("inf")  # equal weights have no tail at all
-    if excess[len(excess) // 4] <= 0:
-        return float("inf")  # a few weights are so large that the others are 0 beside them: nothing to fit
+    # A few weights can be so large that the others are as nothing beside them. The fit divides by the quartile.
+    if excess[int(len(excess) / 4 - 0.5)].double() < 1e-300 * excess[-1].double():
+        return float("inf")
     return float(fit_generalized_pareto(excess)[0])

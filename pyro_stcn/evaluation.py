@@ -16,12 +16,17 @@ from .bounds import FIVO, PARTICLES
 from .data.batch import SequenceBatch, Sequences, batches
 from .data.standardise import Standardiser
 from .diagnostics import effective_sample_size, pareto_khat
+from .discrete import check_values
 from .distributions import log_marginals
 from .models import Carry, SequenceModel
 from .models.unroll import StepwiseNormal
 from .reports import Evaluation, Statistic, check_standardiser
 
-__all__ = ["Evaluation", "Statistic", "evaluate"]
+__all__ = ["Evaluation", "NonFiniteFigureError", "Statistic", "evaluate"]
+
+
+class NonFiniteFigureError(ValueError):
+    """What a sequence is worth is not finite; the message names the first such sequence."""
 
 
 @torch.no_grad()
@@ -57,8 +62,10 @@ def evaluate(
     :param window: steps that are computed together; what lies before is carried over, so the figures are those of the
         whole sequence, and memory does not grow with its length. For models whose guide does not look ahead. A filter
         goes step by step as it is: of a long sequence it holds the particles of a step and what the networks say of x.
-    :raises ValueError: when a value is not finite, naming the first such sequence; for ``given_first`` where it would
-        give no bound, or with a filter; and for a standardiser that does not fit the data.
+    :raises DataError: for data that the head has no probability for, such as 0.3 for a bit.
+    :raises NonFiniteFigureError: when a value is not finite, naming the first such sequence; it is a ValueError.
+    :raises ValueError: for ``given_first`` where it would give no bound, or with a filter; and for a standardiser that
+        does not fit the data.
     :raises NotImplementedError: for ``window`` with a guide that looks ahead, or ``filter`` with a model without one.
     """
     for name, value in (("particles", particles), ("repeats", repeats), ("batch_size", batch_size), ("chunk", chunk)):
@@ -73,8 +80,9 @@ def evaluate(
         )
     if given_first and (filter is not None or not net.scores_first_step):
         raise ValueError("given_first is for models that score the first step, and a particle filter scores it always")
-    if (given_first or not net.scores_first_step) and not (np.asarray(dataset.lengths) > 1).any():
+    if not _scored(dataset, given_first or not net.scores_first_step).any():
         raise ValueError("no sequence has a second step, and the first is not scored")
+    check_values(net.config.observation, dataset)
     if standardiser is not None:
         check_standardiser(standardiser, dataset.data_dim, getattr(net.config.observation, "without_unit", ()))
     if not net.latent_names:
@@ -121,13 +129,17 @@ def _evaluation(
     finite = np.isfinite(np.stack(list(values.values()))).all(0)
     bad = [name for name, ok in zip(dataset.names, finite, strict=True) if not ok]
     if bad:
-        raise ValueError(f"the objective of {len(bad)} of {len(dataset)} sequences is not finite, first of {bad[0]!r}")
-    lengths = np.asarray(dataset.lengths)
+        raise NonFiniteFigureError(
+            f"the objective of {len(bad)} of {len(dataset)} sequences is not finite, first of {bad[0]!r}"
+        )
+    without_first = given_first or not net.scores_first_step
     return Evaluation(
         names=tuple(dataset.names),
-        lengths=lengths,
-        scored=lengths if net.scores_first_step and not given_first else lengths - 1,
-        data_dim=dataset.data_dim,
+        lengths=dataset.lengths,
+        scored=_scored(dataset, without_first),
+        first_step_scored=not without_first,
+        missing=int(sum((~known).sum() for known in dataset.observed if known is not None)),
+        data_dim=getattr(net.config.observation, "values_per_step", dataset.data_dim),
         particles=particles,
         evidence=net.evidence,
         log_likelihood=values["log_likelihood"],
@@ -140,6 +152,15 @@ def _evaluation(
         discrete=getattr(net.config.observation, "discrete", False),
         **diagnostics,
     )
+
+
+def _scored(dataset: Sequences, without_first: bool) -> np.ndarray:
+    """Count the steps of every sequence that are scored, ``(N,)``: those observed, perhaps without the first."""
+    scored = np.asarray(dataset.lengths) - without_first
+    for i, known in enumerate(dataset.observed):
+        if known is not None:
+            scored[i] = known[without_first:].sum()
+    return scored
 
 
 class _Scorer:

@@ -83,7 +83,7 @@ def sample(
             f"the continuation is of data with {start.x.shape[-1]} channels, the model's have {net.data_dim}"
         )
     tempered_at_all = isinstance(latent_temperature, Mapping) or latent_temperature != 1
-    if getattr(net.config, "independent_draws", False) and (hold or tempered_at_all):
+    if not net.draws_once and (hold or tempered_at_all):
         raise ValueError("with independent draws a latent has several values: it cannot be held or tempered")
     held = _held(net, hold, len(start), steps)
     temperatures = (
@@ -140,7 +140,7 @@ def resample(net: SequenceModel, x: Tensor, layers: Iterable[str], mask: Tensor 
     layers = {layers} if isinstance(layers, str) else set(layers)
     if unknown := layers - set(net.latent_names):
         raise ValueError(f"there is no latent {min(unknown)!r}; there are: {', '.join(net.latent_names) or 'none'}")
-    if layers and getattr(net.config, "independent_draws", False):
+    if layers and not net.draws_once:
         raise ValueError("with independent draws a latent has several values: it cannot be drawn anew by itself")
     try:
         drawn = net.guide(x, mask)

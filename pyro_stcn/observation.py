@@ -4,8 +4,8 @@ Two parts, each a config with a ``build`` method and the module that it builds:
 
 * an *output network* turns latents into features: 1x1 convolutions (``PointwiseOutput``: x_t looks at z_t only) or
   causal WaveNet blocks (``CausalOutput``: x_t also looks back over z);
-* a *head* turns features into a Pyro distribution with one event dim: ``Normal``, ``GaussianMixture``, ``Bernoulli``,
-  ``PenStroke``.
+* a *head* turns features into a Pyro distribution with one event dim: ``Normal``, ``GaussianMixture``, ``PenStroke``;
+  of bits and categories in ``discrete``, of integers in ``discretised``.
 
 Scales are a softplus clamped to [0.001, 50], as in the authors' code: on standardised data a density can then not run
 away.
@@ -17,10 +17,12 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import ClassVar
 
+import numpy as np
 import pyro.distributions as dist
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .discrete import BernoulliConfig, BernoulliHead, CategoricalConfig, CategoricalHead, pen_is_no_bit
 from .discretised import DiscretisedMixtureConfig
 from .distributions import DiagonalGaussianMixture, PenStroke
 from .initialise import glorot_uniform_
@@ -29,6 +31,8 @@ from .tcn import DilatedTCN, DilatedTCNConfig, TCNState
 __all__ = [
     "BernoulliConfig",
     "BernoulliHead",
+    "CategoricalConfig",
+    "CategoricalHead",
     "CausalOutput",
     "CausalOutputConfig",
     "GaussianMixtureConfig",
@@ -125,30 +129,6 @@ class GaussianMixtureHead(nn.Module):
 
 
 @dataclass(frozen=True)
-class BernoulliConfig:
-    """Independent bits."""
-
-    normalised: ClassVar[bool] = True
-    discrete: ClassVar[bool] = True  # probabilities, which have no unit
-
-    def build(self, in_dim: int, data_dim: int) -> BernoulliHead:
-        """Return the head for features of ``in_dim`` channels."""
-        return BernoulliHead(in_dim, data_dim)
-
-
-class BernoulliHead(nn.Module):
-    """Features ``(..., in_dim)`` to Bernoullis with event shape ``(data_dim,)``."""
-
-    def __init__(self, in_dim: int, data_dim: int):
-        super().__init__()
-        self.logits = _linear(in_dim, data_dim)
-
-    def forward(self, h: Tensor) -> dist.TorchDistribution:
-        """Return p(x | h)."""
-        return dist.Bernoulli(logits=self.logits(h)).to_event(1)
-
-
-@dataclass(frozen=True)
 class PenStrokeConfig:
     """Handwriting: a distribution of the pen's movement, and a bit for whether the pen lifts, in the last channel.
 
@@ -161,6 +141,7 @@ class PenStrokeConfig:
     floor: float = 0.0
 
     without_unit: ClassVar[tuple[int, ...]] = (-1,)  # the pen has a probability and no density
+    values: ClassVar[str] = "a pen bit, 0 or 1, in the last channel, unscaled (keep)"
 
     @property
     def normalised(self) -> bool:
@@ -175,6 +156,10 @@ class PenStrokeConfig:
         if data_dim < 2:
             raise ValueError(f"a pen stroke has movement channels and, last, a pen bit; data_dim is {data_dim}")
         return PenStrokeHead(in_dim, data_dim, self)
+
+    def impossible(self, steps: np.ndarray) -> np.ndarray:
+        """Where the pen of ``(T, D)`` is no bit: bool of the same shape."""
+        return pen_is_no_bit(steps)
 
 
 class PenStrokeHead(nn.Module):
@@ -191,7 +176,14 @@ class PenStrokeHead(nn.Module):
         return PenStroke(self.stroke(h), self.pen(h).squeeze(-1), self.floor)
 
 
-HeadConfig = NormalConfig | GaussianMixtureConfig | BernoulliConfig | PenStrokeConfig | DiscretisedMixtureConfig
+HeadConfig = (
+    NormalConfig
+    | GaussianMixtureConfig
+    | BernoulliConfig
+    | CategoricalConfig
+    | PenStrokeConfig
+    | DiscretisedMixtureConfig
+)
 
 
 # ------------------------------------------------------------------------------------------------------ output networks

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
-from pyro.distributions import Bernoulli, Normal
+from pyro.distributions import Bernoulli, Normal, OneHotCategorical
 from torch import Tensor
 
 from .discretised import DiscretisedMixture
@@ -34,6 +34,16 @@ def complete(distribution: Any, value: Tensor, observed: Tensor) -> tuple[Tensor
         known = torch.where(observed.unsqueeze(-2), distribution.component_log_prob(value), value.new_zeros(()))
         logits = distribution.logits + known.sum(-1)
         return logits.logsumexp(-1), torch.where(observed, value, distribution.weighted(logits).sample())
+    if isinstance(distribution, OneHotCategorical):
+        # A 1 tells the category; zeros rule theirs out, and the others keep their proportions.
+        chosen = ((value == 1) & observed).any(-1, keepdim=True)
+        possible = torch.where(chosen, (value == 1) & observed, ~observed)
+        logits = torch.where(possible, distribution.logits, -torch.inf)
+        known = logits.logsumexp(-1)
+        if not torch.isfinite(known).all():
+            raise ValueError("every category of a step is observed to be 0, and one must be 1")
+        drawn = OneHotCategorical(logits=logits - known.unsqueeze(-1), validate_args=False).sample()
+        return known, torch.where(observed, value, drawn)
     if isinstance(distribution, PenStroke):
         known, stroke = complete(distribution.stroke, value[..., :-1], observed[..., :-1])
         pen = Bernoulli(logits=distribution.pen_logits.unsqueeze(-1)).to_event(1)

@@ -9,15 +9,18 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
 from .comparison import Score
 from .handwriting import HISTOGRAMS, StrokeStatistics
 from .models import Evidence
 
 __all__ = [
+    "channels",
     "comparison",
     "handwriting",
     "kl_by_layer",
+    "save",
     "spectrogram",
     "stroke_histograms",
     "strokes",
@@ -139,6 +142,26 @@ def spectrogram(samples: np.ndarray, rate: int, ax: Axes | None = None, window: 
     return ax
 
 
+def channels(
+    sequence: np.ndarray, ax: Axes | None = None, *, names: Sequence[str] | None = None, prefix: int = 0
+) -> Axes:
+    """Every channel of a sequence against the step, the first ten with a legend.
+
+    :param sequence: shape ``(T, D)``.
+    :param names: of the channels; default: their numbers.
+    :param prefix: steps at the beginning that were given to a model; a line marks their end.
+    """
+    ax = ax or plt.subplots(figsize=(8, 2.5), layout="constrained")[1]
+    for number, values in enumerate(sequence.T):
+        label = f"channel {number}" if names is None else names[number]
+        ax.plot(values, lw=0.8, label=label if number < 10 else None)
+    if prefix:
+        ax.axvline(prefix - 0.5, color="0.4", ls=":")
+    ax.set(xlabel="step", xlim=(0, max(len(sequence) - 1, 1)))
+    ax.legend(loc="lower right", bbox_to_anchor=(1, 1), fontsize="small", ncols=5, frameon=False)
+    return ax
+
+
 def strokes(
     sequence: np.ndarray, ax: Axes | None = None, *, marked: np.ndarray | None = None, invert_y: bool = True
 ) -> Axes:
@@ -241,6 +264,20 @@ def stroke_histograms(
     axes[-1].set(xlabel="direction of steps")
     axes[0].legend()
     return np.asarray(axes)
+
+
+def save(figure: Figure, path: Path) -> list[Path]:
+    """Write a picture as .png and .svg and close it; equal pictures give equal files.
+
+    :param path: without an ending.
+    :returns: the files.
+    """
+    files = [path.with_name(f"{path.name}.{ending}") for ending in ("png", "svg")]
+    figure.savefig(files[0], dpi=120)
+    with plt.rc_context({"svg.hashsalt": "pyro-stcn"}):
+        figure.savefig(files[1], metadata={"Date": None})
+    plt.close(figure)
+    return files
 
 
 def _places(line: np.ndarray, given: int) -> np.ndarray:

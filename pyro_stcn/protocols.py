@@ -36,7 +36,8 @@ class Protocol:
     :param unit: that unit in words.
     :param given_first: x_1 is given and T - 1 steps are scored.
     :param segment: cut every sequence into pieces of so many steps, each scored from nothing; what is left at the end
-        is dropped, and a recording that is shorter. None scores whole sequences.
+        is dropped, and a recording that is shorter, and a piece of which nothing is observed. None scores whole
+        sequences.
     :param caveat: what still differs.
     """
 
@@ -56,7 +57,8 @@ class Protocol:
         :raises ValueError: where the unit needs all training data at once and these are streamed.
         """
         if not isinstance(corpus.train, StreamedWindows):
-            return self.normaliser([corpus.standardiser.invert(sequence) for sequence in corpus.train.sequences])
+            train = corpus.train
+            return self.normaliser([corpus.standardiser.invert(train.seen(i)) for i in range(len(train))])
         if self.normaliser != Standardiser.scalar:
             raise ValueError(f"protocol {self.name}: its unit ({self.unit}) cannot be taken of streamed windows")
         return corpus.train.sums().standardiser()
@@ -72,13 +74,17 @@ class Protocol:
             return dataset.cut(self.segment)
         pieces: list[np.ndarray] = []
         names: list[str] = []
-        for name, sequence in zip(dataset.names, dataset.sequences, strict=True):
+        observed: list[np.ndarray] = []
+        for i, (name, sequence) in enumerate(zip(dataset.names, dataset.sequences, strict=True)):
             for start in range(0, len(sequence) - self.segment + 1, self.segment):
-                pieces.append(sequence[start : start + self.segment])
-                names.append(f"{name}[{start}:{start + self.segment}]")
+                span = slice(start, start + self.segment)
+                if (known := dataset.mask(i)[span]).any():
+                    pieces.append(sequence[span])
+                    names.append(f"{name}[{start}:{start + self.segment}]")
+                    observed.append(known)
         if not pieces:
             raise ValueError(f"protocol {self.name} scores pieces of {self.segment} steps, and no sequence is so long")
-        return SequenceDataset(tuple(pieces), tuple(names))
+        return SequenceDataset(tuple(pieces), tuple(names), tuple(observed))
 
     def __str__(self) -> str:
         pieces = "whole sequences" if self.segment is None else f"pieces of {self.segment} steps, each from nothing"

@@ -95,17 +95,38 @@ class _Translation:
     def __init__(self, arrays: Mapping[str, np.ndarray]):
         self.arrays = arrays
         self.taken: set[str] = set()
+        self.missing: list[str] = []
         self.state: dict[str, Tensor] = {}
 
     def take(self, theirs: str) -> tuple[Tensor, Tensor]:
-        """Return (weight (out, in, taps) or (out, in), bias (out,)) of one layer."""
+        """Return (weight (out, in, taps) of a convolution or (out, in), bias (out,)) of one layer.
+
+        What is missing is noted for :meth:`finish`, and stood in for by something of no use.
+        """
         names = f"{theirs}/kernel", f"{theirs}/bias"
+        axes = 3 if theirs.rpartition("/")[2].startswith("conv1d") else 2
         missing = [name for name in names if name not in self.arrays]
+        self.missing += missing
         if missing:
-            raise ValueError(f"missing variables: {', '.join(missing)}")
+            return torch.zeros((1,) * axes), torch.zeros(1)
         self.taken.update(names)
-        kernel, bias = (self.arrays[name] for name in names)
+        kernel, bias = (np.asarray(self.arrays[name]) for name in names)
+        if kernel.ndim != axes or bias.shape != kernel.shape[-1:]:
+            raise ValueError(
+                f"{names[0]!r} has shape {kernel.shape} and {names[1]!r} {bias.shape}, expected {axes} axes, and one "
+                "of the length of the last"
+            )
+        for name, array in zip(names, (kernel, bias), strict=True):
+            if array.dtype.kind != "f" or not np.isfinite(array).all():
+                raise ValueError(f"{name!r} has values that are not finite, or no floats (dtype {array.dtype})")
         return torch.from_numpy(kernel.T.copy()), torch.from_numpy(np.array(bias))
+
+    def matrix(self, theirs: str) -> tuple[Tensor, Tensor]:
+        """Return (weight (out, in), bias (out,)) of a dense layer or a 1x1 convolution."""
+        weight, bias = self.take(theirs)
+        if weight.dim() == 3 and weight.shape[2] != 1:
+            raise ValueError(f"'{theirs}/kernel' has {weight.shape[2]} taps, expected one")
+        return weight.flatten(1), bias
 
     def put(self, ours: str, weight: Tensor, bias: Tensor) -> None:
         """Keep the parameters of one layer."""
@@ -113,25 +134,27 @@ class _Translation:
 
     def linear(self, ours: str, theirs: str) -> None:
         """Translate a dense layer, or a 1x1 convolution that is a linear layer here."""
-        weight, bias = self.take(theirs)
-        self.put(ours, weight.flatten(1), bias)
+        self.put(ours, *self.matrix(theirs))
 
     def tcn(self, ours: str, tcn: DilatedTCN, theirs: str) -> None:
         """Translate gated blocks; filter and gate are one convolution here."""
         for i, block in enumerate(tcn.blocks):
             prefix, scope = f"{ours}.blocks.{i}", f"{theirs}_{i + 1}"
-            both = zip(self.take(f"{scope}/conv1d"), self.take(f"{scope}/conv1d_1"), strict=True)
-            self.put(f"{prefix}.filter_gate", *(torch.cat(pair) for pair in both))
+            both = self.take(f"{scope}/conv1d"), self.take(f"{scope}/conv1d_1")
+            if both[0][0].shape != both[1][0].shape and not self.missing:
+                raise ValueError(f"'{scope}/conv1d/kernel' and '{scope}/conv1d_1/kernel' differ in shape")
+            if not self.missing:
+                self.put(f"{prefix}.filter_gate", *(torch.cat(pair) for pair in zip(*both, strict=True)))
             self.put(f"{prefix}.out", *self.take(f"{scope}/conv1d_2"))
             if isinstance(block.residual, torch.nn.Conv1d):
                 self.put(f"{prefix}.residual", *self.take(f"{scope}/conv1d_3"))
 
     def trunk(self, ours: str, theirs: str, feature_dim: int, layers: int) -> None:
         """Translate the network of a mean or a scale; its first layer is split by what it reads."""
-        weight, bias = self.take(f"{theirs}/conv1d")
-        self.put(f"{ours}.from_features", weight[:, :feature_dim, 0], bias)
+        weight, bias = self.matrix(f"{theirs}/conv1d")
+        self.put(f"{ours}.from_features", weight[:, :feature_dim], bias)
         if weight.shape[1] > feature_dim:
-            self.state[f"{ours}.from_above.weight"] = weight[:, feature_dim:, 0]
+            self.state[f"{ours}.from_above.weight"] = weight[:, feature_dim:]
         for i in range(1, layers + 1):
             self.linear(f"{ours}.rest.{2 * i - 1}", f"{theirs}/conv1d_{i}")
 
@@ -166,21 +189,29 @@ class _Translation:
         if isinstance(head, GaussianMixtureHead):
             self.linear(f"{ours}.logits", theirs.format("coefficient"))
             components, dim = head.shape
+            if self.missing or len(self.state[f"{ours}.loc.bias"]) != components * dim:
+                return  # what :meth:`finish` says
             for name in (f"{ours}.{part}.{kind}" for part in ("loc", "scale") for kind in ("weight", "bias")):
                 # theirs: feature by feature; here: component by component
                 by_feature = self.state[name].unflatten(0, (dim, components))
                 self.state[name] = by_feature.transpose(0, 1).flatten(0, 1)
 
-    def finish(self, net: torch.nn.Module) -> dict[str, Tensor]:
+    def finish(self, net: PublishedModel) -> dict[str, Tensor]:
         """Check that everything was taken and fits, and return it in the dtypes of the parameters."""
+        if self.missing:
+            names = ", ".join(self.missing[:6]) + f" and {len(self.missing) - 6} more" * (len(self.missing) > 6)
+            raise ValueError(f"missing variables: {names}")
         left = sorted(set(self.arrays) - self.taken)
         if left:
             raise ValueError(f"{len(left)} variables belong to no part of this model, the first {left[0]!r}")
         parameters = dict(net.named_parameters())
         for name, value in self.state.items():
-            ours = parameters[name].shape
-            if value.shape != ours:
-                raise ValueError(f"{name} is {tuple(value.shape)} in the file and {tuple(ours)} in the config")
+            if name in parameters and value.shape != parameters[name].shape:
+                ours = tuple(parameters[name].shape)
+                raise ValueError(f"{name} is {tuple(value.shape)} in the file and {ours} in the config")
+        differ = set(self.state) ^ (set(parameters) - set(published_constants(net)))
+        if differ:  # a part that reads what another kind of model has, or has not
+            raise ValueError(f"{min(differ)} is in the file or in the config, and not in both")
         return {name: value.to(parameters[name].dtype) for name, value in self.state.items()}
 
 

@@ -85,8 +85,8 @@ class Evaluation:
 
     :param names: the sequences.
     :param lengths: their steps.
-    :param scored: the steps of them that are scored: all, or all but the first, which is then given.
-    :param data_dim: channels of a step.
+    :param scored: the steps of them that are scored: all that are observed, or all of these but a first that is given.
+    :param data_dim: values in a step: its channels, or 1 where a step is one of several categories.
     :param particles: K, the number of draws per sequence.
     :param evidence: what ``objective`` and ``iwae`` are, relative to log p(x).
     :param log_likelihood: E_q log p(x | z), mean of K draws.
@@ -105,6 +105,8 @@ class Evaluation:
     :param above_ceiling: share of a sequence's dimensions whose density is above 1 per raw unit, which no probability
         of integer data can be; None where there is no standardiser, or the head is discrete.
     :param protocol: the published way of scoring that was followed, if one was.
+    :param first_step_scored: False where x_1 is given.
+    :param missing: steps of all sequences that were marked as missing; they are not scored.
     """
 
     names: tuple[str, ...]
@@ -128,16 +130,13 @@ class Evaluation:
     discrete: bool = False
     above_ceiling: np.ndarray | None = None
     protocol: Protocol | None = None
+    first_step_scored: bool = True
+    missing: int = 0
 
     @property
     def objective(self) -> np.ndarray:
         """``log_likelihood`` minus all ``kl``, estimated from K draws: the ELBO, if ``evidence`` says lower bound."""
         return self.log_likelihood - sum(self.kl.values(), np.zeros(()))
-
-    @property
-    def first_step_scored(self) -> bool:
-        """False where x_1 is given."""
-        return bool((self.scored == self.lengths).all())
 
     @classmethod
     def mean_of(cls, repeats: list[Evaluation]) -> Evaluation:
@@ -247,9 +246,9 @@ class Evaluation:
         :raises ValueError: where it is not known how the data of these values were standardised, or where they are
             probabilities; or for a standardiser that does not fit the data.
         """
-        check_standardiser(other, self.data_dim, self.without_unit)
         if self.discrete:
             raise ValueError("these are log-probabilities of discrete values, and the same in every unit")
+        check_standardiser(other, self.data_dim, self.without_unit)
         if self.standardiser is None:
             raise ValueError("give evaluate the standardiser of the data: it is not known what unit the values are in")
         own, wanted = (s.log_jacobian(self.data_dim) for s in (self.standardiser, other))
@@ -278,6 +277,8 @@ class Evaluation:
 
     def __str__(self) -> str:
         scored = "all scored" if self.first_step_scored else "all but the first of each sequence scored"
+        if self.missing:
+            scored = f"{self.missing} of them missing, {scored.replace('all', 'all others', 1)}"
         lines = [
             f"nats per sequence, mean ± standard error over {self._units_of_error()} ({int(self.lengths.sum())} "
             f"steps, {scored}), K = {self.particles}; {VERDICTS[self.evidence]}"
@@ -291,7 +292,9 @@ class Evaluation:
                 f"  {best}: half of the sequences are above {np.median(values):.1f}; the lowest is "
                 f"{self.names[lowest]!r} with {values[lowest]:.1f}"
             )
-        if self.standardiser is not None and not self.discrete:
+        if self.discrete:
+            lines.append("  unit: log-probabilities of discrete values, the same in every unit of the data")
+        elif self.standardiser is not None:
             lines.append(f"  unit: nats of data divided by {_short(self.standardiser.std)}")
         for name, stat in self.rows():
             noise = f"  (± {self.noise[name]:.2g} from the draws)" if name in self.noise else ""

@@ -19,9 +19,10 @@ __all__ = ["TemperedLatents", "sharpened"]
 def sharpened(distribution: Any, temperature: float = 1.0, bias: float = 0.0) -> Any:
     """Return the distribution of a step, made sharper.
 
-    A temperature multiplies scales and divides the logits of components and bits: 0.5 is sharper, 2 is flatter, and
-    what comes out is not the model's distribution any more. A bias b of at least 0 (Graves 2013) multiplies scales by
-    exp(-b) and the logits of components by 1 + b, and leaves the pen alone: handwriting becomes more regular.
+    A temperature multiplies scales and divides the logits of components, bits and categories: 0.5 is sharper, 2 is
+    flatter, and what comes out is not the model's distribution any more. A bias b of at least 0 (Graves 2013)
+    multiplies scales by exp(-b) and the logits of components by 1 + b, and leaves bits (the pen) and categories alone:
+    handwriting becomes more regular.
 
     :param distribution: of one of this library's heads.
     :param temperature: greater than 0.
@@ -41,6 +42,8 @@ def sharpened(distribution: Any, temperature: float = 1.0, bias: float = 0.0) ->
         return dist.Normal(distribution.loc, distribution.scale * scale)
     if isinstance(distribution, dist.Bernoulli):
         return dist.Bernoulli(logits=distribution.logits / temperature)
+    if isinstance(distribution, dist.OneHotCategorical):
+        return dist.OneHotCategorical(logits=distribution.logits / temperature, validate_args=False)
     if isinstance(distribution, DiagonalGaussianMixture):
         return DiagonalGaussianMixture(
             distribution.logits * logits, distribution.loc, distribution.scale * scale, distribution.floor

@@ -46,7 +46,7 @@ def begin(net: SequenceModel, batch_size: int = 1) -> Continuation:
 
 @torch.no_grad()
 def prime(net: SequenceModel, x: Tensor, *, from_guide: bool = True) -> Continuation:
-    """Stand behind an observed beginning, in one parallel pass where the model can (all but Stochastic WaveNet).
+    """Stand behind an observed beginning, in one parallel pass (a backbone of your own needs ``extend`` for it).
 
     What the networks remember of x is exact. Where later steps look back over latents, those of the beginning are
     one draw: from the guide, which knows the beginning, or from the prior, which does not.
@@ -55,9 +55,14 @@ def prime(net: SequenceModel, x: Tensor, *, from_guide: bool = True) -> Continua
     :param from_guide: which of the two.
     :raises ValueError: for another shape, no steps, or values that are not finite.
     """
-    x = net.clean(torch.as_tensor(x).to(next(net.parameters())), None)
-    if not torch.isfinite(x).all():  # with Pyro's validation off nobody has looked yet
-        raise ValueError("the beginning has values that are not finite")
+    x = torch.as_tensor(x).to(next(net.parameters()))
+    if x.dim() == 3 and not torch.isfinite(x).all():
+        sequence, step, channel = (~torch.isfinite(x)).nonzero()[0].tolist()
+        raise ValueError(
+            f"the beginning is {x[sequence, step, channel].item()} at sequence {sequence}, step {step}, channel "
+            f"{channel}, and must be complete: fill it with impute first"
+        )
+    x = net.clean(x, None)
     return Continuation(settled(net.state_after(x, from_guide=from_guide)), x[:, -1].clone(), x.shape[1])
 
 
@@ -112,7 +117,7 @@ def load_continuation(path: str | os.PathLike, net: SequenceModel) -> Continuati
     :raises CheckpointError: when the file is damaged, is no continuation, or belongs to another model or other weights.
     """
     tensors, meta = load_tensors(path)
-    if "continuation" not in meta:
+    if not isinstance(meta, dict) or "continuation" not in meta:
         raise CheckpointError(f"{path} holds no continuation of a sequence")
     if meta["continuation"] != fingerprint(net):
         raise CheckpointError(
@@ -121,10 +126,17 @@ def load_continuation(path: str | os.PathLike, net: SequenceModel) -> Continuati
     weight = next(net.parameters())
     # Cloned: where a tensor begins in memory can change the last digit of what is computed from it.
     tensors = {name: value.to(weight.device).clone() for name, value in tensors.items()}
-    x, steps = tensors["x"], int(meta["steps"])
-    leaves = [tensors.get(f"leaf.{i}", value) for i, value in enumerate(meta["leaves"])]
-    like = _template(net, len(x)) if steps else net.initial_state(len(x))
-    return Continuation(tree_unflatten(leaves, tree_flatten(like)[1]), x, steps)
+    try:
+        x, steps = tensors["x"], int(meta["steps"])
+        if x.ndim != 2 or x.shape[1] != net.data_dim:  # before a state of as many sequences is made
+            raise ValueError(f"its last step has shape {tuple(x.shape)}, and a step of the model ({net.data_dim},)")
+        leaves = [tensors.get(f"leaf.{i}", value) for i, value in enumerate(meta["leaves"])]
+        like, spec = tree_flatten(_template(net, len(x)) if steps else net.initial_state(len(x)))
+        if [_kind(leaf) for leaf in leaves] != [_kind(leaf) for leaf in like]:
+            raise ValueError("its state does not have the form of one of the model")
+        return Continuation(tree_unflatten(leaves, spec), x, steps)
+    except (KeyError, TypeError, ValueError, OverflowError) as error:
+        raise CheckpointError(f"{path} does not hold the state that it says ({error})") from error
 
 
 def fingerprint(net: SequenceModel) -> str:
@@ -156,6 +168,10 @@ def _template(net: SequenceModel, batch_size: int) -> Any:
     with torch.random.fork_rng(devices=devices):
         start = begin(net, batch_size)
         return net.step(start.state, start.x)[0]
+
+
+def _kind(leaf: Any) -> Any:
+    return leaf.shape if isinstance(leaf, Tensor) else type(leaf)
 
 
 def _leaves(state: Any) -> list[Any]:

@@ -17,6 +17,7 @@ from .configs import config_to_dict
 from .data import Corpus
 from .evaluation import evaluate
 from .models import SequenceModel
+from .protocols import Protocol, evaluate_as
 from .training import describe_elbo, fit
 from .training_config import TrainingConfig
 
@@ -44,7 +45,17 @@ class Row:
     elbo: ELBO | None = None
 
 
-def run(row: Row, seed: int, corpus: Corpus, folder: Path, *, particles: int, filter: FIVO | None = None) -> Score:
+def run(
+    row: Row,
+    seed: int,
+    corpus: Corpus,
+    folder: Path,
+    *,
+    particles: int,
+    filter: FIVO | None = None,
+    protocol: Protocol | None = None,
+    device: str = "cpu",
+) -> Score:
     """Train a row with one seed and score the weights of its best validation on the test set, unless that was done.
 
     The folder is ``folder / "NAME-STEPS-SEED"``: with the log, the checkpoints, every test sequence's values and
@@ -52,6 +63,8 @@ def run(row: Row, seed: int, corpus: Corpus, folder: Path, *, particles: int, fi
 
     :param particles: K of the importance-weighted bound.
     :param filter: a particle filter whose bound is computed, too, for models that have one.
+    :param protocol: a published way of scoring; None scores the test set as it is, in its own unit.
+    :param device: where to train and score.
     :raises ValueError: where the folder holds a score on other data or of another recipe.
     :raises InterruptedRunError: after a signal that asked to stop.
     """
@@ -72,6 +85,8 @@ def run(row: Row, seed: int, corpus: Corpus, folder: Path, *, particles: int, fi
         "particles": particles,
         "filter": None if filter is None else describe_elbo(filter),
     }
+    if protocol is not None:
+        identity["protocol"] = str(protocol)
     folder = folder / f"{row.name}-{training.steps}-{seed}"
     if (folder / "score.json").exists():
         made = Score.load(folder / "score.json")
@@ -80,20 +95,21 @@ def run(row: Row, seed: int, corpus: Corpus, folder: Path, *, particles: int, fi
         return made
     pyro.set_rng_seed(seed)
     result = fit(
-        row.model.build(),
+        row.model.build().to(device),
         corpus.train,
         corpus.valid,
         elbo=elbo,
         config=training,
         folder=folder,
         resume=(folder / "last.safetensors").exists(),
-        facts={"standardiser": corpus.standardiser.to_dict(), "data": corpus.description},
+        facts=corpus.facts(),
     )
     if result.interrupted:
         raise InterruptedRunError(f"{row.name}: {result}. Run the same command again to go on.")
     net, _ = load_model(result.best)
     facts = {"seed": seed, "seconds_per_step": result.seconds_per_step(), "steps": result.step, "identity": identity}
-    made = score(row.name, net, corpus, folder, particles=particles, filter=filter, **facts)
+    net.to(device)
+    made = score(row.name, net, corpus, folder, particles=particles, filter=filter, protocol=protocol, **facts)
     made.save(folder / "score.json")
     return made
 
@@ -106,6 +122,7 @@ def score(
     *,
     particles: int,
     filter: FIVO | None = None,
+    protocol: Protocol | None = None,
     **facts: Any,
 ) -> Score:
     """Score a trained model on the test set; every sequence's values go to test.csv, the report to test.txt.
@@ -113,7 +130,11 @@ def score(
     :param facts: the further fields of :class:`~pyro_stcn.comparison.Score`.
     """
     filter = filter if net.has_filter else None
-    evaluation = evaluate(net, corpus.test, particles=particles, filter=filter, standardiser=corpus.standardiser)
+    options: dict[str, Any] = {"particles": particles, "filter": filter}
+    if protocol is None:
+        evaluation = evaluate(net, corpus.test, standardiser=corpus.standardiser, **options)
+    else:
+        evaluation = evaluate_as(protocol, net, corpus, **options)
     evaluation.to_csv(folder / "test.csv")
     (folder / "test.txt").write_text(f"{evaluation}\n")
     return Score.of(evaluation, system=name, parameters=sum(p.numel() for p in net.parameters()), **facts)

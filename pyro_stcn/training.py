@@ -26,6 +26,7 @@ from .configs import config_to_dict
 from .data.batch import SequenceBatch, Sequences, ShuffledBatches
 from .data.prefetch import PrefetchedBatches
 from .diagnostics import kl_by_layer
+from .discrete import check_values
 from .evaluation import Evaluation, Statistic, evaluate
 from .interrupts import deferred_interrupts
 from .logs import append_row, keep_rows_up_to
@@ -108,6 +109,7 @@ def fit(
     :param facts: JSON-able facts to keep with the checkpoints, for instance how the data were standardised.
     :param workers: processes that read batches ahead, for streamed data; with any number of them the run is the same.
     :raises ValueError: for ``RenyiELBO`` with ``mean_over_steps``: it has no place for a weight per sequence.
+    :raises DataError: for data that the head has no probability for, such as 0.3 for a bit.
     :raises NonFiniteError: when the loss or gradient is not finite; the weights are those before that update.
     :raises FileExistsError: when the folder holds another run and ``resume`` is False.
     :raises CheckpointError: when the checkpoint is damaged, or was written with another model, configuration,
@@ -164,6 +166,9 @@ class _Run:
     ):
         if config.mean_over_steps and isinstance(elbo, RenyiELBO):
             raise ValueError("RenyiELBO would take 1 / steps into its logarithm: use IWAE with mean_over_steps")
+        for data in (train, valid):
+            if data is not None:
+                check_values(net.config.observation, data)
         self.net, self.config, self.folder, self.facts = net, config, folder, facts
         self.elbo: Any = elbo  # the base class of all ELBOs does not declare their methods
         first = next(net.parameters())
@@ -227,10 +232,10 @@ class _Run:
         return None
 
     def _weight_of_sequences(self, batch: SequenceBatch) -> AbstractContextManager:
-        """Let a sequence count with the sum over its steps, or with their mean."""
+        """Let a sequence count with the sum over its observed steps, or with their mean."""
         if not self.config.mean_over_steps:
             return nullcontext()
-        weights = 1 / batch.lengths.to(batch.x.dtype)
+        weights = 1 / batch.mask.sum(1).to(batch.x.dtype)
         return poutine.scale(scale=weights.reshape(-1, *[1] * (-self.net.sequence_dim - 1)))
 
     def _where(self, step: int, batch: SequenceBatch) -> str:

@@ -17,10 +17,13 @@ class TrainingConfig:
     :param batch_size: sequences per update.
     :param learning_rate: of Adam, at the start.
     :param decay_rate: the learning rate is multiplied by this every ``decay_steps`` updates, continuously.
+    :param decay_steps: updates per decay.
     :param kl_increment: the KL weight is ``min(1, kl_start + step * kl_increment)``; 1 for no annealing.
-    :param kl_start: see there.
+    :param kl_start: the KL weight before the first update.
     :param auxiliary_start: weight of the training-only term of a model that has one (``net.has_training_term``); it
         moves by ``auxiliary_increment`` a step to ``auxiliary_end``. Other models ignore the three.
+    :param auxiliary_end: see there.
+    :param auxiliary_increment: see there.
     :param clip_norm: largest global norm of the gradient; ``math.inf`` for no clipping.
     :param mean_over_steps: the loss of a sequence is its mean over steps (the authors' handwriting models), not its
         sum (speech).

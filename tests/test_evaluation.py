@@ -325,6 +325,11 @@ def test_effective_sample_size_and_khat_of_known_weights():
     assert torch.isnan(pareto_khat(torch.randn(24, 2))).all(), "too few for a tail"
     spread = torch.arange(100.0, dtype=torch.float64).unsqueeze(1) * 1e4
     assert pareto_khat(spread).tolist() == [math.inf], "one weight is everything"
+    for scale in (30, 300, 1000):  # weights down to the smallest numbers there are, and below
+        for count in (25, 100, 1000):
+            khat = pareto_khat(scale * torch.randn(count, 60, dtype=torch.float64))
+            assert not khat.isnan().any()
+            assert (khat > 0.7).all()
 
 
 def test_a_report_says_how_good_the_weights_are():

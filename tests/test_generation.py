@@ -169,7 +169,7 @@ def test_bits_are_bits(observation):
         (torch.zeros(2, 4, 5), r"\(batch, time, 4\)"),
         (torch.zeros(4, 4), r"\(batch, time, 4\)"),
         (torch.zeros(2, 0, 4), "at least one step"),
-        (torch.full((2, 4, 4), torch.nan), "x is nan at sequence 0, step 0, channel 0"),
+        (torch.full((2, 4, 4), torch.nan), "is nan at sequence 0, step 0, channel 0"),
     ],
 )
 def test_prefixes_that_are_refused(prefix, message):

@@ -78,6 +78,10 @@ def heads():
     return {
         "normal": (dist.Normal(loc[0], scale[0]).to_event(1), torch.randn(4)),
         "bernoulli": (dist.Bernoulli(logits=torch.randn(4)).to_event(1), torch.tensor([1.0, 0.0, 1.0, 1.0])),
+        "categorical": (
+            dist.OneHotCategorical(logits=torch.randn(4), validate_args=False),
+            torch.tensor([0.0, 0.0, 1.0, 0.0]),
+        ),
         "mixture": (DiagonalGaussianMixture(logits, loc, scale), torch.randn(4)),
         "discretised": (DiscretisedMixture(logits, loc, scale, grid), torch.tensor([0.5, -1.0, 1.5, 0.0])),
         "pen": (
@@ -87,7 +91,7 @@ def heads():
     }
 
 
-@pytest.mark.parametrize("name", ["normal", "bernoulli", "mixture", "discretised", "pen"])
+@pytest.mark.parametrize("name", ["normal", "bernoulli", "categorical", "mixture", "discretised", "pen"])
 @pytest.mark.parametrize("observed", [(True, False, True, False), (False, True, False, True), (True,) * 4])
 def test_what_is_known_of_a_step_and_a_draw_of_the_rest(name, observed):
     """Against the integral of the density over the rest, and against draws of whole steps that come near."""
@@ -215,3 +219,19 @@ def test_what_has_no_conditional_is_refused():
         impute(small_stcn(observation=GaussianMixtureConfig(3, floor=1e-3)), x, observed, **quiet)
     with pytest.raises(NotImplementedError, match="no weights that would give a bound"):
         impute(small_stcn(independent_draws=True), x, observed, **quiet)
+
+
+def test_what_is_known_of_a_category_is_its_probability():
+    distribution, value = heads()["categorical"]
+    p = distribution.probs
+    for observed, expected in (
+        ((0, 0, 1, 0), p[2]),
+        ((1, 0, 1, 1), p[2]),
+        ((1, 1, 0, 0), p[2] + p[3]),
+        ((0,) * 4, 1.0),
+    ):
+        known, drawn = complete(distribution.expand((5,)), value, torch.tensor(observed, dtype=torch.bool))
+        torch.testing.assert_close(known.exp(), torch.as_tensor(expected).expand(5))
+        assert (drawn.sum(-1) == 1).all()
+    with pytest.raises(ValueError, match="every category of a step is observed to be 0"):
+        complete(distribution, torch.zeros(4), torch.ones(4, dtype=torch.bool))

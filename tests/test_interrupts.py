@@ -5,7 +5,7 @@ import threading
 
 import pytest
 
-from pyro_stcn.interrupts import deferred_interrupts
+from pyro_stcn.interrupts import deferred_interrupts, sigterm_as_ctrl_c
 
 
 @pytest.fixture
@@ -57,3 +57,22 @@ def test_outside_the_main_thread_nothing_changes(called):
     thread.start()
     thread.join()
     assert seen == [(handler, [])]
+
+
+def test_sigterm_can_be_made_to_act_as_ctrl_c():
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(KeyboardInterrupt), sigterm_as_ctrl_c():
+        signal.raise_signal(signal.SIGTERM)
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def twice(number):
+    with sigterm_as_ctrl_c(), deferred_interrupts() as received:
+        signal.raise_signal(number)
+        assert received == [signal.Signals(number).name]
+        signal.raise_signal(number)
+
+
+def test_inside_of_it_a_first_signal_is_deferred_and_a_second_acts():
+    with pytest.raises(KeyboardInterrupt):
+        twice(signal.SIGTERM)

@@ -8,6 +8,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 
 from pyro_stcn.observation import (
     BernoulliConfig,
+    CategoricalConfig,
     CausalOutputConfig,
     GaussianMixtureConfig,
     NormalConfig,
@@ -22,6 +23,7 @@ HEADS = {
     "mixture": (GaussianMixtureConfig(3), 4),
     "mixture of one channel": (GaussianMixtureConfig(3), 1),
     "bernoulli": (BernoulliConfig(), 4),
+    "categorical": (CategoricalConfig(), 4),
     "pen, normal": (PenStrokeConfig(NormalConfig()), 3),
     "pen, mixture": (PenStrokeConfig(GaussianMixtureConfig(3)), 3),
     "pen, one channel": (PenStrokeConfig(GaussianMixtureConfig(3)), 2),

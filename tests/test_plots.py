@@ -55,6 +55,7 @@ PICTURES = {
     "waveform": lambda run, **ax: plots.waveform(SAMPLES, 16_000, **ax),
     "spectrogram": lambda run, **ax: plots.spectrogram(SAMPLES, 16_000, **ax),
     "strokes": lambda run, **ax: plots.strokes(STROKES, **ax),
+    "channels": lambda run, **ax: plots.channels(STROKES, names=("dx", "dy", "pen"), prefix=2, **ax),
     "comparison": lambda run, **ax: plots.comparison(by_system(SCORES), **ax),
 }
 LINES = {"real": [STROKES, STROKES[:3]], "a system": [2 * STROKES, np.zeros((0, 3))], "another": [STROKES[3:4]]}
@@ -69,7 +70,18 @@ GRIDS = {  # these take and return arrays of Axes
 
 
 def test_every_picture_is_tried():
-    assert set(PICTURES) | set(GRIDS) == set(plots.__all__)
+    assert {*PICTURES, *GRIDS, "save"} == set(plots.__all__)
+
+
+def test_a_picture_is_saved_as_png_and_svg_and_equal_pictures_give_equal_files(tmp_path):
+    files = []
+    for name in ("a.first", "b"):
+        axes = plots.waveform(np.sin(np.arange(30)), 10)
+        files += plots.save(axes.figure, tmp_path / name)
+        assert not plt.fignum_exists(axes.figure.number), "it is closed"
+    assert [file.name for file in files] == ["a.first.png", "a.first.svg", "b.png", "b.svg"]
+    assert files[0].read_bytes() == files[2].read_bytes()
+    assert files[1].read_bytes() == files[3].read_bytes()
 
 
 @pytest.mark.parametrize("name", GRIDS)

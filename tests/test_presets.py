@@ -7,9 +7,11 @@ import torch
 from pyro.infer import TraceMeanField_ELBO
 
 from pyro_stcn.configs import config_from_dict, config_to_dict
+from pyro_stcn.data import StepKind
 from pyro_stcn.models import MODELS, Evidence
 from pyro_stcn.observation import CausalOutput, PenStrokeConfig
 from pyro_stcn.presets import PRESETS, preset, systems
+from pyro_stcn.presets.fitted import fitted
 
 STCNS = [name for name in PRESETS if "/stcn" in name]
 SMALL = [name for name in PRESETS if name.endswith("-small")]
@@ -175,3 +177,34 @@ def test_an_unknown_name_lists_those_that_come_closest():
         preset("timit/vrnn-gmmm")
     with pytest.raises(ValueError, match="blizzard.*iamondb.*timit"):
         preset("nothing like it")
+
+
+@pytest.mark.parametrize("system", systems())
+def test_every_small_system_is_made_to_fit_data_of_any_kind(system):
+    for kind, width in (
+        (StepKind.REAL, 7),
+        (StepKind.AUDIO, 160),
+        (StepKind.STROKES, 3),
+        (StepKind.ROLL, 88),
+        (StepKind.CATEGORIES, 5),
+    ):
+        name, chosen = fitted(system, kind, width, "normal")
+        assert name == f"{system}-normal-small"
+        net = chosen.model.build()
+        assert net.data_dim == width
+        heads = {
+            StepKind.STROKES: "PenStrokeConfig",
+            StepKind.ROLL: "BernoulliConfig",
+            StepKind.CATEGORIES: "CategoricalConfig",
+        }
+        head = heads.get(kind, "NormalConfig")
+        assert type(net.config.observation).__name__ == head
+    assert fitted(system, StepKind.AUDIO, 200)[1].model == preset(f"timit/{system}-gmm-small").model
+    assert fitted(system, StepKind.STROKES, 3)[1].model == preset(f"iamondb/{system}-gmm-small").model
+
+
+def test_what_cannot_be_fitted_is_refused():
+    with pytest.raises(ValueError, match="there is no system 'vrn'; there are: vrnn"):
+        fitted("vrn", StepKind.REAL, 3)
+    with pytest.raises(ValueError, match="there is no observation model 'flow'; there are: gmm, normal"):
+        fitted("vrnn", StepKind.REAL, 3, "flow")

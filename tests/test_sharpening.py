@@ -20,7 +20,7 @@ pytestmark = pytest.mark.usefixtures("double")
 quiet = {"progress": False}
 
 
-@pytest.mark.parametrize("name", ["normal", "bernoulli", "mixture", "discretised", "pen"])
+@pytest.mark.parametrize("name", ["normal", "bernoulli", "categorical", "mixture", "discretised", "pen"])
 def test_sharper_and_flatter(name):
     distribution, _ = heads()[name]
     assert sharpened(distribution) is distribution

@@ -73,6 +73,14 @@ def test_one_pass_over_a_beginning_is_as_good_as_single_steps(name, steps, from_
 
 
 @every_net
+@pytest.mark.parametrize("from_guide", [True, False])
+def test_priming_takes_no_single_steps(name, from_guide, monkeypatch):
+    net = net_of(name)
+    monkeypatch.setattr(type(net), "step", None)
+    assert prime(net, torch.randn(2, 9, 4), from_guide=from_guide).steps == 9
+
+
+@every_net
 def test_going_on_in_pieces_is_going_on(name):
     net = net_of(name)
     pyro.set_rng_seed(3)
@@ -147,7 +155,7 @@ def test_beginnings_that_are_refused(x, message):
 
 
 def test_what_is_not_finite_is_seen_without_pyros_validation():
-    with pyro.validation_enabled(False), pytest.raises(ValueError, match="not finite"):
+    with pyro.validation_enabled(False), pytest.raises(ValueError, match="must be complete"):
         prime(net_of("rnn"), torch.full((1, 2, 4), torch.nan))
 
 

@@ -16,6 +16,7 @@ from pyro_stcn.comparison import Score
 from pyro_stcn.data import Corpus, Standardiser
 from pyro_stcn.evaluation import evaluate
 from pyro_stcn.models import Evidence, RNNConfig
+from pyro_stcn.protocols import PROTOCOLS, evaluate_as
 from pyro_stcn.study import InterruptedRunError, Row, run
 from pyro_stcn.training import TrainingConfig, fit
 
@@ -58,7 +59,7 @@ def test_a_run_leaves_its_score_its_log_and_its_weights(tmp_path):
     assert score.identity["elbo"]["class"] == "TraceMeanField_ELBO"
 
     net, facts = load_model(folder / "best.safetensors")
-    assert facts["facts"] == {"standardiser": CORPUS.standardiser.to_dict(), "data": "sines for tests"}
+    assert facts["facts"] == CORPUS.facts()
     evaluation = evaluate(net, CORPUS.test, particles=3, standardiser=CORPUS.standardiser, progress=False)
     np.testing.assert_array_equal(score.nats, evaluation.iwae_per_step)
     np.testing.assert_array_equal(score.elbo, evaluation.objective)
@@ -115,6 +116,21 @@ def test_a_filter_is_among_the_figures(tmp_path):
     assert score.nats == score.figures["FIVO-4"]
     assert "IWAE-3 per sequence" in score.figures
     assert score.identity["filter"]["num_particles"] == 4
+
+
+def test_a_run_can_be_scored_under_a_published_protocol(tmp_path):
+    """In pieces, of which the score knows the recordings; it is another score than that of whole sequences."""
+    protocol = replace(PROTOCOLS["blizzard/vrnn"], segment=5)
+    score = make(tmp_path, protocol=protocol)
+    net, _ = load_model(tmp_path / "toy-stcn-4-5" / "best.safetensors")
+    evaluation = evaluate_as(protocol, net, CORPUS, particles=3, progress=False)
+    np.testing.assert_array_equal(score.elbo, evaluation.objective)
+    assert score.recordings == evaluation.recordings
+    assert len(score.recordings) == len(score.nats) > len(CORPUS.test)
+    assert Score.load(tmp_path / "toy-stcn-4-5" / "score.json") == score
+    for other in (None, replace(protocol, segment=4)):
+        with pytest.raises(ValueError, match="another recipe"):
+            make(tmp_path, protocol=other)
 
 
 @pytest.mark.parametrize("filter", [None, FIVO(2)])

@@ -17,7 +17,8 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from ..models.unroll import StepwiseNormal
-from .iwae import IWAE, _scale_of_observations
+from .iwae import IWAE
+from .objective import scale_of_observations
 
 __all__ = ["DReG"]
 
@@ -66,7 +67,7 @@ class DReG(IWAE):
     def _uncharged(self, guide: Trace, model: Trace) -> Tensor | float:
         """Return log q of the draws that are masked out, by cell: no weight holds it, but others look at the draws."""
         total: Any = 0.0
-        scale = _scale_of_observations(model)
+        scale = scale_of_observations(model)
         for name, site in guide.nodes.items():
             if site["type"] != "sample":
                 continue
@@ -131,7 +132,7 @@ class _Subsamples(Messenger):
 def _annealing(guide: Trace, model: Trace) -> Any:
     """Return the scale of the latents beside that of the observations, one for all."""
     scales = [site["scale"] for site in guide.nodes.values() if site["type"] == "sample"]
-    shares = torch.cat([torch.as_tensor(s / _scale_of_observations(model)).flatten() for s in scales or [1.0]])
+    shares = torch.cat([torch.as_tensor(s / scale_of_observations(model)).flatten() for s in scales or [1.0]])
     if not torch.allclose(shares, shares[:1]):
         raise ValueError("DReG needs one annealing factor for all latents")
     return shares[0]

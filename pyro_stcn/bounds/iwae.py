@@ -11,7 +11,7 @@ from pyro.infer.enum import get_importance_trace
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from .objective import Objective, check_particles
+from .objective import Objective, check_particles, scale_of_observations
 
 __all__ = ["IWAE"]
 
@@ -94,7 +94,7 @@ class IWAE(Objective):
     def _log_joint(self, model_trace: Trace) -> Tensor:
         """Return log p(x, z), without the scale of the observations, by cell."""
         self._refuse_other_data(model_trace)
-        return self._sum_by_cell(model_trace, _scale_of_observations(model_trace))
+        return self._sum_by_cell(model_trace, scale_of_observations(model_trace))
 
     def _log_guide(self, guide_trace: Trace, model_trace: Trace) -> Tensor | float:
         """Return log q(z | x), without the scale of the observations, by cell."""
@@ -102,7 +102,7 @@ class IWAE(Objective):
             distribution: Any = site.get("fn")
             if site["type"] == "sample" and not distribution.has_rsample:
                 raise NotImplementedError(f"{type(self).__name__} needs reparameterised latents, and {name!r} is not")
-        return self._sum_by_cell(guide_trace, _scale_of_observations(model_trace))
+        return self._sum_by_cell(guide_trace, scale_of_observations(model_trace))
 
     def _sum_by_cell(self, trace: Trace, scale: Tensor | float) -> Any:
         sites = [(name, site) for name, site in trace.nodes.items() if site["type"] == "sample"]
@@ -114,7 +114,7 @@ class IWAE(Objective):
 
     def _scale(self, model_trace: Trace) -> Tensor | float:
         """Return the scale of the observations, a number or by cell."""
-        scale = _scale_of_observations(model_trace)
+        scale = scale_of_observations(model_trace)
         if isinstance(scale, Tensor) and scale.dim():
             scale = self._scale_by_cell(model_trace, scale)
             scale = scale[0] if self.vectorize_particles else scale
@@ -143,12 +143,3 @@ class IWAE(Objective):
                 f"the scale of {name!r} differs within a cell of {self.keep}: it cannot be outside the logarithm"
             )
         return cells[..., 0]
-
-
-def _scale_of_observations(trace: Trace) -> Tensor | float:
-    """Return the scale that all observed sites share: subsampling, or a weight per sequence."""
-    scales = [site["scale"] for site in trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
-    for other in scales[1:]:
-        if not torch.equal(torch.as_tensor(other), torch.as_tensor(scales[0])):
-            raise ValueError("observed sites with different scales have no common importance weight")
-    return scales[0] if scales else 1.0

@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from pyro.infer import ELBO
 from pyro.infer.util import torch_item
+from pyro.poutine.trace_struct import Trace
 from pyro.util import warn_if_nan
 from torch import Tensor
 
-__all__ = ["Objective", "check_particles"]
+__all__ = ["Objective", "check_particles", "scale_of_observations"]
 
 
 class Objective(ELBO):
@@ -45,3 +46,15 @@ def check_particles(count: int) -> None:
     """
     if not isinstance(count, int) or count < 1:
         raise ValueError(f"num_particles must be an integer of at least 1, not {count}")
+
+
+def scale_of_observations(trace: Trace) -> Tensor | float:
+    """Return the scale that all observed sites share: subsampling, or a weight per sequence.
+
+    :raises ValueError: where they do not share it.
+    """
+    scales = [site["scale"] for site in trace.nodes.values() if site["type"] == "sample" and site["is_observed"]]
+    for other in scales[1:]:
+        if not torch.equal(torch.as_tensor(other), torch.as_tensor(scales[0])):
+            raise ValueError("observed sites with different scales have no common importance weight")
+    return scales[0] if scales else 1.0

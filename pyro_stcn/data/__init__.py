@@ -1,6 +1,6 @@
 """Data: sequences and batches, in memory or streamed, checks, audio, corpora by their loaders, synthetic doubles."""
 
-from .arrays import Scaling, load_arrays
+from .arrays import Missing, Scaling, load_arrays
 from .audio import (
     Audio,
     AudioError,
@@ -12,12 +12,18 @@ from .audio import (
 )
 from .batch import SequenceBatch, SequenceDataset, Sequences, ShuffledBatches, batches, collate
 from .blizzard import BlizzardNormaliser, BlizzardSplit, load_blizzard
+from .categories import load_categories
 from .checks import DataError, check_sequence, check_sequences
 from .corpora import CORPORA, CorpusKind, load_corpus
 from .corpus import Corpus
 from .deepwriting import DeepwritingSplit, load_deepwriting
+from .findings import Finding, Report, Severity, What
 from .iamondb import HeldOut, load_iamondb
+from .inspection import inspect_data, recognise
+from .own import load_own
+from .raw import RawFormat, StepKind
 from .recording_files import open_recordings
+from .rolls import load_rolls
 from .standardise import Standardiser
 from .streamed import StreamedWindows
 from .stroke_files import write_strokes
@@ -41,32 +47,44 @@ __all__ = [
     "CorpusKind",
     "DataError",
     "DeepwritingSplit",
+    "Finding",
     "HeldOut",
+    "Missing",
+    "RawFormat",
     "Recording",
+    "Report",
     "Scaling",
     "SequenceBatch",
     "SequenceDataset",
     "Sequences",
+    "Severity",
     "ShuffledBatches",
     "Standardiser",
+    "StepKind",
     "StreamedWindows",
     "StrokeNormaliser",
     "Tape",
     "Validation",
+    "What",
     "batches",
     "check_sequence",
     "check_sequences",
     "collate",
     "frames",
+    "inspect_data",
     "load_arrays",
     "load_blizzard",
+    "load_categories",
     "load_corpus",
     "load_deepwriting",
     "load_iamondb",
+    "load_own",
+    "load_rolls",
     "load_strokes",
     "load_timit",
     "open_recordings",
     "read_audio",
+    "recognise",
     "synthetic_blizzard",
     "synthetic_deepwriting",
     "synthetic_iamondb",

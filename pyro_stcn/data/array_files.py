@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 from .audio import AudioError, frames, read_audio
-from .checks import DataError
+from .checks import DataError, printable
 from .csv_files import read_csv
 from .npz_files import read_npy, read_npz
 
@@ -70,7 +70,7 @@ def find_sequences(argument: str, given: Any, how: Reading) -> Source:
         path = Path(given)
         if path.is_dir():
             return _folder(path, how)
-        return _file(path, path.stem, how)
+        return read_file(path, printable(path.stem), how)
     if isinstance(given, np.ndarray | torch.Tensor):
         array = _array(given)
         if array.ndim != 3:
@@ -82,7 +82,7 @@ def find_sequences(argument: str, given: Any, how: Reading) -> Source:
     if isinstance(given, Sequence) and not isinstance(given, bytes | bytearray):
         if given and all(isinstance(item, str | os.PathLike) for item in given):
             paths = [Path(item) for item in given]
-            return join([_file(path, str(path.with_suffix("")), how) for path in paths], paths)
+            return join([read_file(path, printable(str(path.with_suffix(""))), how) for path in paths], paths)
         arrays = tuple(_array(item) for item in given)
         return Source(tuple(_column(a) for a in arrays), tuple(str(i) for i in range(len(arrays))))
     raise DataError(
@@ -102,7 +102,16 @@ def _column(array: Any) -> Any:
     return array[:, None] if isinstance(array, np.ndarray) and array.ndim == 1 else array
 
 
-def _folder(path: Path, how: Reading) -> Source:
+def is_audio(path: Path) -> bool:
+    """Whether the end of its name says so."""
+    return path.suffix.lower() in _AUDIO
+
+
+def list_files(path: Path) -> tuple[list[Path], list[str], list[Path]]:
+    """The files of a folder and its subfolders that are read, what each is called, and the other files.
+
+    :raises DataError: if there is none that is read.
+    """
     files = sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
     known = [f for f in files if f.suffix.lower() in _ARRAYS + _AUDIO]
     if not known:
@@ -110,14 +119,20 @@ def _folder(path: Path, how: Reading) -> Source:
         raise DataError(
             f"{path}: holds no file that is read ({ends}): expected {', '.join(_ARRAYS)} or audio ({', '.join(_AUDIO)})"
         )
-    audio = [f for f in known if f.suffix.lower() in _AUDIO]
-    if audio and len(audio) < len(known):
-        other = next(f for f in known if f not in audio)
-        raise DataError(f"{path}: holds audio ({audio[0].name}) and arrays ({other.name}): put them into two folders")
     names = [str(f.relative_to(path).with_suffix("")) for f in known]
     if len(set(names)) < len(names):  # a.csv and a.npy
         names = [str(f.relative_to(path)) for f in known]
-    return join([_file(f, name, how) for f, name in zip(known, names, strict=True)], known)
+    taken = set(known)
+    return known, [printable(name) for name in names], [f for f in files if f not in taken]
+
+
+def _folder(path: Path, how: Reading) -> Source:
+    known, names, _ = list_files(path)
+    audio = [f for f in known if is_audio(f)]
+    if audio and len(audio) < len(known):
+        other = next(f for f in known if f not in audio)
+        raise DataError(f"{path}: holds audio ({audio[0].name}) and arrays ({other.name}): put them into two folders")
+    return join([read_file(f, name, how) for f, name in zip(known, names, strict=True)], known)
 
 
 def join(parts: list[Source], where: Sequence[object]) -> Source:
@@ -145,7 +160,12 @@ def join(parts: list[Source], where: Sequence[object]) -> Source:
     )
 
 
-def _file(path: Path, name: str, how: Reading) -> Source:
+def read_file(path: Path, name: str, how: Reading) -> Source:
+    """The sequences of one file.
+
+    :param name: what it is called in the names of sequences.
+    :raises DataError: naming the file, if it cannot be read.
+    """
     suffix = path.suffix.lower()
     if not path.is_file():
         raise DataError(f"{path}: {'is neither a file nor a folder' if path.exists() else 'does not exist'}")
@@ -154,18 +174,20 @@ def _file(path: Path, name: str, how: Reading) -> Source:
         raise DataError(f"{path}: is empty (0 bytes): leave it out, or copy it again")
     if size > how.max_bytes:
         raise DataError(f"{path}: has {size} bytes, and max_bytes is {how.max_bytes}: raise it if this is right")
-    if suffix in _AUDIO:
+    if is_audio(path):
         return _audio(path, name, how)
     if suffix == ".csv":
         sequences, labels, channels = read_csv(path, how.sequence_column)
-        return Source(sequences, tuple(f"{name}/{label}" if label else name for label in labels), channels)
+        return Source(sequences, tuple(f"{name}/{printable(label)}" if label else name for label in labels), channels)
     if suffix == ".npy":
         return _members(path, {name: read_npy(path, max_bytes=how.max_bytes)})
     if suffix == ".npz":
         arrays = read_npz(path, max_bytes=how.max_bytes)
         if {"train_points", "train_lengths"} <= arrays.keys():
-            raise DataError(f"{path}: holds pen strokes in the stroke-3 format: read it with load_strokes")
-        return _members(path, {f"{name}/{member}": a for member, a in arrays.items() if isinstance(a, np.ndarray)})
+            raise DataError(f"{path}: holds pen strokes in the stroke-3 format: read it with load_strokes or load_own")
+        return _members(
+            path, {f"{name}/{printable(member)}": a for member, a in arrays.items() if isinstance(a, np.ndarray)}
+        )
     raise DataError(f"{path}: expected {', '.join(_ARRAYS)} or audio ({', '.join(_AUDIO)})")
 
 
@@ -187,13 +209,18 @@ def _members(path: Path, arrays: dict[str, np.ndarray]) -> Source:
     return Source(tuple(sequences), tuple(names))
 
 
-def _audio(path: Path, name: str, how: Reading) -> Source:
+def other_encoding(path: Path) -> Any:
+    """What libsndfile says of a recording that is not 16-bit PCM in RIFF or SPHERE; None of one that is, or is none."""
     try:
-        info = soundfile.info(path)
+        info = soundfile.info(os.fsencode(path))  # bytes: not every name is UTF-8
     except soundfile.SoundFileError:
-        info = None
-    plain = info is None or (info.format in ("WAV", "WAVEX", "NIST") and info.subtype == "PCM_16")
-    if info is None or plain:
+        return None
+    return None if info.format in ("WAV", "WAVEX", "NIST") and info.subtype == "PCM_16" else info
+
+
+def _audio(path: Path, name: str, how: Reading) -> Source:
+    info = other_encoding(path)
+    if info is None:
         audio = read_audio(path)  # compares the header with what is there, and says what cannot be read
         samples, rate = audio.samples, audio.sample_rate
     else:
@@ -214,7 +241,7 @@ def _decode(path: Path, info: Any, max_bytes: int) -> np.ndarray:
     if not 0 < info.frames * 4 <= max_bytes:
         raise AudioError(f"{path}: declares {info.frames} samples, expected 1 to {max_bytes // 4} (see max_bytes)")
     try:
-        samples, _ = soundfile.read(path, dtype="float32")
+        samples, _ = soundfile.read(os.fsencode(path), dtype="float32")
     except soundfile.SoundFileError as error:
         raise AudioError(f"{path}: cannot be decoded ({error}): copy or download it again") from error
     if len(samples) < info.frames:

@@ -1,9 +1,9 @@
 """Your own data: a corpus of arrays, tables or recordings.
 
-Missing values are not filled in. A sequence with NaN in it is refused, and the message says where the first is and the
-ways out, because each of them is a decision: leaving sequences out changes what is measured, interpolating makes up
-data that are then scored as if they had been seen, and a gap that the model is to fill in is no training data
-(``pyro_stcn.impute`` fills gaps after training).
+Missing values are not filled in. By default a sequence with NaN in it is refused, and the message says where the first
+is and the ways out, because each of them is a decision: marking changes what is scored, leaving sequences out changes
+what is measured, and interpolating makes up data that are then scored as if they had been seen. (``pyro_stcn.impute``
+fills gaps after training.)
 """
 
 from __future__ import annotations
@@ -19,11 +19,25 @@ from .array_files import Reading, Source, find_sequences, join
 from .batch import SequenceDataset
 from .checks import DataError, check_sequences, constant_channels
 from .corpus import Corpus
+from .parts import HoldOut, full_names, given_parts, place, repeated, split
 from .standardise import Standardiser
 
 _Path = str | os.PathLike[str]
 Given = _Path | np.ndarray | torch.Tensor | Sequence[np.ndarray | torch.Tensor] | Sequence[_Path]
-_PARTS = ("train", "valid", "test")
+
+
+class Missing(StrEnum):
+    """What to do with missing values: NaN, what is under the mask of a masked array, empty cells of a table.
+
+    REFUSE names the first. MARK leaves the steps that have any out of all that is scored: the likelihood of what is
+    left is as if they had not been looked at, and later steps of a model that reads its own past see zeros (the mean,
+    where standardised) in their place. A step is marked as a whole, so what *was* observed of it is not scored or
+    learned from either: where single channels are missing often, think of leaving these channels out, or of setting
+    them to 0 beside a 0/1 channel that marks them (keep).
+    """
+
+    REFUSE = "refuse"
+    MARK = "mark"
 
 
 class Scaling(StrEnum):
@@ -68,6 +82,7 @@ def load_arrays(
     test: Given | None = None,
     *,
     standardise: Scaling | str = Scaling.AUTO,
+    missing: Missing | str = Missing.REFUSE,
     keep: Collection[int | str] = (),
     valid_fraction: float = 0.1,
     test_fraction: float = 0.1,
@@ -97,6 +112,7 @@ def load_arrays(
     :param valid: validation data, or None.
     :param test: test data, or None.
     :param standardise: the unit, fitted on what is trained on, see ``Scaling``.
+    :param missing: what to do with missing values, see ``Missing``.
     :param keep: channels to leave unscaled, by number from 0 or by name in a header, such as bits.
     :param valid_fraction: fraction of the sequences of ``train`` to hold out for validation, at least one.
     :param test_fraction: the same for test.
@@ -109,51 +125,57 @@ def load_arrays(
     :returns: float32 sequences of shape ``(T, D)``, named by their place or file (after "train/", "valid/" or "test/",
         the argument they were given in, if there is more than one).
     :raises DataError: naming the file, sequence, line, step or channel: missing values (NaN, or cells that are empty or
-        say nan, NA or null), text, ragged rows, mixed widths or columns, an empty file, a constant channel.
+        say nan, NA or null) unless they are to be marked, and then a sequence in which no step is complete; text,
+        ragged rows, mixed widths or columns, an empty file, a constant channel.
     :raises AudioError: if a recording is damaged, silent, not mono, or sampled at another rate than the first.
     :raises ValueError: if an argument is out of range.
     """
-    scaling = Scaling(standardise)
-    fractions = (valid_fraction, test_fraction)
-    if not all(0 < f < 1 for f in fractions) or sum(fractions) >= 1 or min(frame, max_bytes) < 1 or seed < 0:
-        raise ValueError(
-            f"valid_fraction={valid_fraction}, test_fraction={test_fraction}, seed={seed}, frame={frame}, "
-            f"max_bytes={max_bytes}: expected fractions above 0 and together below 1, a seed >= 0 and integers >= 1"
-        )
-    how = Reading(frame, sequence_column, max_bytes)
-    given = {part: g for part, g in zip(_PARTS, (train, valid, test), strict=True) if g is not None}
-    sources = {part: find_sequences(part, g, how) for part, g in given.items()}
+    scaling, marking = Scaling(standardise), Missing(missing) is Missing.MARK
+    how = HoldOut(valid_fraction, test_fraction, seed)
+    if min(frame, max_bytes) < 1:
+        raise ValueError(f"frame={frame}, max_bytes={max_bytes}: expected integers >= 1")
+    given = given_parts(train, valid, test)
+    sources = {part: find_sequences(part, g, Reading(frame, sequence_column, max_bytes)) for part, g in given.items()}
     for part, source in sources.items():
-        _check(_place(part, given[part]), source)
-    every = join(list(sources.values()), [_place(part, given[part]) for part in sources])
-    check_sequences(every.sequences, [f"{part}/{n}" for part, source in sources.items() for n in source.names])
+        where = place(part, given[part])
+        _check(where, source, marking)
+        try:
+            _check_rest(source.sequences, [f"{part}/{n}" for n in source.names], marking)
+        except DataError as error:
+            if where == part:  # arrays: the sequence's name begins with it
+                raise
+            raise DataError(f"{where}: {error}") from error
+    every = join(list(sources.values()), [place(part, given[part]) for part in sources])
+    if len(sources) > 1:
+        _check_rest(every.sequences, full_names(sources), marking)
     kept = _numbers(keep, every)
-    chosen, told = _split(sources, dict(zip(("valid", "test"), fractions, strict=True)), seed)
-    prefixed = len(sources) > 1
+    parts, told = split(sources, how)
     audio = every.sample_rate is not None
-
-    def pick(part: str) -> tuple[list[np.ndarray], tuple[str, ...]]:
-        origin, places = chosen[part]
-        names = (sources[origin].names[i] for i in places)
-        return (
-            [sources[origin].sequences[i] for i in places],
-            tuple(f"{origin}/{n}" if prefixed else n for n in names),
-        )
-
-    raw = {part: pick(part) for part in _PARTS}
+    marks = {part: tuple(_complete(s) if marking else None for s in data.sequences) for part, data in parts.items()}
+    seen = {
+        part: [s if known is None else s[known] for s, known in zip(data.sequences, marks[part], strict=True)]
+        for part, data in parts.items()
+    }
     try:
-        standardiser = scaling.fit(raw["train"][0], kept, audio)
+        standardiser = scaling.fit([s for s in seen["train"] if len(s)], kept, audio)
     except DataError as error:
-        raise DataError(f"{_place('train', train)}: the training part cannot be standardised: {error}") from error
-    sets = {p: SequenceDataset(tuple(standardiser.apply(s) for s in s_), names) for p, (s_, names) in raw.items()}
+        raise DataError(f"{place('train', train)}: the training part cannot be standardised: {error}") from error
+    sets = {
+        part: SequenceDataset(tuple(standardiser.apply(s) for s in data.sequences), data.names, marks[part])
+        for part, data in parts.items()
+    }
     sentences = [
         f"Own data, {name}: {sets['train'].data_dim} channels"
         + (f", {frame} samples at {every.sample_rate} Hz." if audio else "."),
         *told,
-        *(f"{part.capitalize()}: {len(data)} sequences, {data.steps} steps." for part, data in sets.items()),
+        *(
+            f"{part.capitalize()}: {len(data)} sequences, {data.steps} steps{_gaps(data)}."
+            for part, data in sets.items()
+        ),
         _unit(standardiser, kept, audio),
         *([f"{every.dropped} samples at ends of files fill no step and are left out."] if every.dropped else []),
-        *_oddities(raw, kept, standardiser),
+        *_oddities(seen["train"], kept, standardiser),
+        *repeated(parts),
     ]
     return Corpus(
         name,
@@ -164,15 +186,36 @@ def load_arrays(
         " ".join(sentences),
         every.sample_rate,
         frame if audio else None,
+        channels=every.channels,
     )
 
 
-def _place(argument: str, given: Given) -> str:
-    return str(given) if isinstance(given, str | os.PathLike) else argument
+def _complete(array: np.ndarray) -> np.ndarray | None:
+    """Which steps have no missing value, None where all are such."""
+    known = ~np.isnan(array).any(1) if array.dtype.kind == "f" else np.ones(len(array), dtype=bool)
+    return None if known.all() else known
 
 
-def _check(where: str, source: Source) -> None:
-    """Name the first missing value; ``check_sequences`` finds what else is wrong."""
+def _check_rest(sequences: Sequence[np.ndarray], names: Sequence[str], marking: bool) -> None:
+    """Check everything but missing values where these are to be marked."""
+
+    def without_gaps(array: np.ndarray) -> np.ndarray:
+        real = isinstance(array, np.ndarray) and array.dtype.kind == "f"
+        return np.where(np.isnan(array), 0.0, array) if marking and real else array
+
+    check_sequences([without_gaps(array) for array in sequences], names)
+
+
+def _gaps(data: SequenceDataset) -> str:
+    missing = int(data.missing.sum())
+    return f", {missing} of them marked as missing" if missing else ""
+
+
+def _check(where: str, source: Source, marking: bool) -> None:
+    """Name the first missing value, or the first sequence without a step that is complete where gaps are marked.
+
+    ``check_sequences`` finds what else is wrong.
+    """
     if not source.sequences:
         raise DataError(f"{where}: there are no sequences: at least one is needed")
     gaps = [
@@ -182,16 +225,24 @@ def _check(where: str, source: Source) -> None:
         for missing in [np.isnan(array)]
         if missing.any()
     ]
-    if gaps:
+    if marking:
+        empty = [name for name, missing in gaps if missing.any(1).all()]
+        if empty:
+            raise DataError(
+                f"{where}: sequence {empty[0]!r} has a missing value in every step, so nothing of it can be scored; "
+                f"{len(empty)} of {len(source.sequences)} sequences are such: leave them out, or the channels that are "
+                "missing"
+            )
+    elif gaps:
         name, missing = gaps[0]
         step, channel = np.argwhere(missing)[0]
         called = f" ({source.channels[channel]!r})" if source.channels is not None else ""
         raise DataError(
             f"{where}: sequence {name!r} has {missing.sum()} missing values, the first at step {step}, channel "
             f"{channel}{called}; {len(gaps)} of {len(source.sequences)} sequences have some. They are not filled in: "
-            "leave these sequences out, cut them at the gaps, interpolate (numpy.interp; what is made up is then "
-            "scored like what was seen), or set them to 0 beside a 0/1 channel that marks them (keep). To fill gaps "
-            "with a trained model see pyro_stcn.impute"
+            "give missing='mark' to leave such steps out of all that is scored, leave these sequences out, cut them at "
+            "the gaps, interpolate (numpy.interp; what is made up is then scored like what was seen), or set them to 0 "
+            "beside a 0/1 channel that marks them (keep). To fill gaps with a trained model see pyro_stcn.impute"
         )
 
 
@@ -210,33 +261,6 @@ def _numbers(keep: Collection[int | str], source: Source) -> tuple[int, ...]:
     return tuple(sorted(set(numbers)))
 
 
-def _split(
-    sources: dict[str, Source], fractions: dict[str, float], seed: int
-) -> tuple[dict[str, tuple[str, list[int]]], list[str]]:
-    """For each part where its sequences come from and which they are, and how that was decided in words."""
-    count = len(sources["train"].sequences)
-    absent = [part for part in ("valid", "test") if part not in sources]
-    if count <= len(absent):
-        raise DataError(
-            f"train has {count} sequences, and {' and '.join(absent)} must be held out of it: give {len(absent) + 1} "
-            "or more, or cut a long one into pieces and give the parts yourself"
-        )
-    rest = torch.randperm(count, generator=torch.Generator().manual_seed(seed)).tolist()
-    chosen: dict[str, tuple[str, list[int]]] = {}
-    told = []
-    for i, part in enumerate(absent):
-        # Something has to be left for the other part and to train on.
-        size = min(max(round(fractions[part] * count), 1), len(rest) - (len(absent) - i))
-        chosen[part], rest = ("train", sorted(rest[:size])), rest[size:]
-        told.append(f"{part.capitalize()} is {size} of the {count} sequences given, held out at random, seed {seed}.")
-    chosen["train"] = ("train", sorted(rest))
-    for part in ("valid", "test"):
-        if part in sources:
-            chosen[part] = (part, list(range(len(sources[part].sequences))))
-            told.append(f"{part.capitalize()} was given.")
-    return chosen, told
-
-
 def _unit(standardiser: Standardiser, kept: tuple[int, ...], audio: bool) -> str:
     if isinstance(standardiser.mean, float):
         unit = " (units of 16 bits)" if audio else ""
@@ -250,19 +274,10 @@ def _unit(standardiser: Standardiser, kept: tuple[int, ...], audio: bool) -> str
     return f"Standardised with the mean and standard deviation of each channel of the training data{left}."
 
 
-def _oddities(
-    raw: dict[str, tuple[list[np.ndarray], tuple[str, ...]]], kept: tuple[int, ...], standardiser: Standardiser
-) -> list[str]:
+def _oddities(train: Sequence[np.ndarray], kept: tuple[int, ...], standardiser: Standardiser) -> list[str]:
     """Sentences on what is no error, and bears on what a figure means."""
-    found = []
-    train = raw["train"][0]
-    varies = set(range(train[0].shape[1])) - set(constant_channels(train))
+    varies = set(range(train[0].shape[1])) - set(constant_channels(s for s in train if len(s)))
     bits = [c for c in sorted(varies - set(kept)) if all(np.isin(s[:, c], (0, 1)).all() for s in train)]
     if bits and not isinstance(standardiser.mean, float):
-        found.append(f"Channels {bits} hold only 0 and 1: a likelihood of bits needs them unscaled, keep={bits}.")
-    seen = {np.ascontiguousarray(s).tobytes() for s in train}
-    for part in ("valid", "test"):
-        again = sum(np.ascontiguousarray(s).tobytes() in seen for s in raw[part][0])
-        if again:
-            found.append(f"{again} sequences of {part} are also in the training part, value for value.")
-    return found
+        return [f"Channels {bits} hold only 0 and 1: a likelihood of bits needs them unscaled, keep={bits}."]
+    return []

@@ -21,9 +21,12 @@ from .checks import DataError, is_constant
 
 _SHORTEN_MAGIC = b"ajkg"
 _SPHERE_MAGIC = b"NIST_1A"
-_PCM, _EXTENSIBLE = 1, 0xFFFE  # format tags of the RIFF "fmt " chunk
 PCM_16 = "16-bit PCM"
+_PCM, _EXTENSIBLE = 1, 0xFFFE  # format tags of the RIFF "fmt " chunk
 _UNFINISHED = 0xFFFFFFFF  # what programs that write to a pipe leave as the length
+_SPHERE_HEADER = 2**20  # bytes; nearly all have 1024
+_CHUNKS = 1000  # of a RIFF file before its samples: a file of zeros would be as many as its size is eighths
+_SAMPLES = 2**48
 _KNOWN_CONTENT = {
     b"fLaC": "FLAC audio",
     b"OggS": "Ogg audio",
@@ -89,6 +92,25 @@ class AudioHeader:
     database: str | None = None
 
 
+def read_header(path: str | os.PathLike[str]) -> AudioHeader:
+    """Read what a NIST SPHERE or RIFF file says of itself, without its samples.
+
+    :raises AudioError: if the file cannot be opened, is no regular file, is empty, is neither format, has a damaged
+        header, or is compressed (shorten).
+    """
+    path = Path(path)
+    try:
+        if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe waits for who writes to it
+            raise AudioError(f"{path}: is not a regular file but a pipe or a device: take it out of the folder")
+        with path.open("rb") as file:
+            header = _read_header(path, file)
+    except OSError as error:
+        raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from error
+    if header.sample_rate < 1:
+        raise AudioError(f"{path}: its header is damaged (a rate of {header.sample_rate} Hz): {_CONVERT}")
+    return header
+
+
 def read_audio(path: str | os.PathLike[str], expected_rate: int | None = None) -> Audio:
     """Read a mono 16-bit recording, NIST SPHERE or RIFF, whatever the file is called.
 
@@ -105,7 +127,7 @@ def read_audio(path: str | os.PathLike[str], expected_rate: int | None = None) -
     check_form(path, header.channels, header.sample_rate, expected_rate)
     check_complete(path, header.declared // 2, header.present // 2)
     try:
-        samples, _ = soundfile.read(path, dtype="int16")
+        samples, _ = soundfile.read(os.fsencode(path), dtype="int16")  # bytes: not every name is UTF-8
     except soundfile.SoundFileError as error:
         raise AudioError(f"{path}: cannot be decoded ({error}): copy or download it again") from error
     if len(samples) != header.declared // 2:
@@ -118,17 +140,16 @@ def read_audio(path: str | os.PathLike[str], expected_rate: int | None = None) -
     return Audio(samples, header.sample_rate, header.format, header.database)
 
 
-def read_header(path: Path) -> AudioHeader:
-    """What the header of a NIST SPHERE or RIFF file says, whatever the file is called.
+class OnwardSoundFile(soundfile.SoundFile):
+    """A file that is read from the beginning to the end.
 
-    :raises AudioError: if the file cannot be opened, is empty, is neither, is compressed (shorten), or its header is
-        damaged.
+    A SoundFile seeks after each read, which an MP3 resents: the first samples after it are not those of the whole, and
+    its decoder complains on the terminal.
     """
-    try:
-        with path.open("rb") as file:
-            return _read_header(path, file)
-    except OSError as error:
-        raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from error
+
+    def seekable(self) -> bool:
+        """Say no."""
+        return False
 
 
 def check_form(path: Path, channels: int, sample_rate: int, expected_rate: int | None) -> None:
@@ -246,6 +267,8 @@ def _read_sphere_header(path: Path, file: BinaryIO, size: int) -> AudioHeader:
     lines = file.read(16).split(b"\n")
     try:
         length = int(lines[1])
+        if not 16 <= length <= _SPHERE_HEADER:
+            raise ValueError(f"it declares a header of {length} bytes")
         file.seek(0)
         text = file.read(length).decode("latin-1")
         if len(text) < length or "end_head" not in text:
@@ -256,6 +279,8 @@ def _read_sphere_header(path: Path, file: BinaryIO, size: int) -> AudioHeader:
         rate, count = int(fields["sample_rate"]), int(fields["sample_count"])
         channels = int(fields.get("channel_count", "1"))
         width = int(fields.get("sample_n_bytes", "2"))
+        if not (0 <= count < _SAMPLES and 1 <= channels < _SAMPLES and 1 <= width < _SAMPLES):
+            raise ValueError(f"sample_count is {fields['sample_count'][:20]}, channels {channels}, bytes {width}"[:200])
     except (ValueError, IndexError, KeyError) as error:
         raise AudioError(
             f"{path}: its NIST SPHERE header is damaged ({error}): copy or download the file again"
@@ -277,8 +302,11 @@ def _read_sphere_header(path: Path, file: BinaryIO, size: int) -> AudioHeader:
 
 
 def _read_riff_header(path: Path, file: BinaryIO, size: int) -> AudioHeader:
-    position, layout = 12, None
+    position, layout, chunks = 12, None, 0
     while position + 8 <= size:
+        chunks += 1
+        if chunks > _CHUNKS:
+            raise AudioError(f"{path}: its RIFF header is damaged (more than {_CHUNKS} chunks before the samples)")
         file.seek(position)
         kind, length = struct.unpack("<4sI", file.read(8))
         if kind == b"fmt ":

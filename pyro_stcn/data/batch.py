@@ -15,6 +15,7 @@ import numpy as np
 import torch
 
 from .checks import DataError, check_sequences
+from .standardise import Standardiser
 
 
 class Sequences(Protocol):
@@ -48,6 +49,16 @@ class Sequences(Protocol):
 
     def __getitem__(self, index: int) -> np.ndarray: ...
 
+    @property
+    def observed(self) -> Sequence[np.ndarray | None]:
+        """For each sequence which of its steps are observed, None for all; empty where all are of all."""
+
+    def mask(self, index: int) -> np.ndarray:
+        """Which steps of a sequence are observed, bool of shape ``(T,)``."""
+
+    def seen(self, index: int) -> np.ndarray:
+        """The observed steps of a sequence without the others."""
+
     def digest(self) -> str:
         """A text that is the same for equal data and for no other."""
 
@@ -57,6 +68,9 @@ class Sequences(Protocol):
     def shared_with(self, other: Sequences) -> str | None:
         """The name of a sequence that is in the other set, too, or None."""
 
+    def restandardised(self, before: Standardiser, after: Standardiser) -> Sequences:
+        """The same raw data in another unit."""
+
 
 @dataclass(frozen=True, eq=False)
 class SequenceDataset:
@@ -65,19 +79,26 @@ class SequenceDataset:
     :param sequences: arrays of shape ``(T_i, D)``, T_i >= 1, stored as float32 (other real types are converted; float32
         arrays are kept without a copy).
     :param names: one name per sequence, all different; default: "0", "1" and so on.
-    :raises DataError: if a sequence is not ``(T, D)``, is empty, is not finite (also: beyond the range of float32),
-        differs from the others in D, or if the names do not match the sequences.
+    :param observed: for each sequence which of its steps are there, bool of shape ``(T_i,)``, or None for all. The
+        values of the others may be anything, NaN too, and become 0: batches have them masked out, so they are not
+        scored, and later steps of an autoregressive model see zeros in their place. Default: all steps of all.
+    :raises DataError: if a sequence is not ``(T, D)``, is empty, is not finite where it is observed (also: beyond the
+        range of float32), is not observed at all, differs from the others in D, or if the names or marks do not match
+        the sequences.
     """
 
     sequences: tuple[np.ndarray, ...]
     names: tuple[str, ...] = ()
+    observed: tuple[np.ndarray | None, ...] = ()
 
     def __post_init__(self) -> None:
         names = tuple(self.names) or tuple(str(i) for i in range(len(self.sequences)))
         sequences = tuple(_float32(array) for array in self.sequences)
+        sequences, observed = _mark(sequences, names, self.observed)
         check_sequences(sequences, names)
         object.__setattr__(self, "sequences", sequences)
         object.__setattr__(self, "names", names)
+        object.__setattr__(self, "observed", observed)
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -103,17 +124,43 @@ class SequenceDataset:
         """Number of steps of all sequences together."""
         return int(self.lengths.sum())
 
+    def mask(self, index: int) -> np.ndarray:
+        """Which steps of a sequence are observed, bool of shape ``(T,)``."""
+        known = self.observed[index] if self.observed else None
+        return np.ones(len(self[index]), dtype=bool) if known is None else known
+
+    def seen(self, index: int) -> np.ndarray:
+        """The observed steps of a sequence without the others: what statistics of the data are taken of."""
+        return self[index][self.mask(index)] if self.observed else self[index]
+
+    @property
+    def missing(self) -> np.ndarray:
+        """Number of steps of each sequence that are not observed, int64 of shape ``(N,)``."""
+        return np.array([(~self.mask(i)).sum() for i in range(len(self))], dtype=np.int64)
+
     def digest(self) -> str:
-        """SHA-256 of all names and values: two datasets with the same one are the same."""
+        """SHA-256 of all names, values and marks: two datasets with the same one are the same."""
         digest = hashlib.sha256()
         for name, sequence in zip(self.names, self.sequences, strict=True):
             digest.update(f"{name} {sequence.shape}".encode())
             digest.update(np.ascontiguousarray(sequence).tobytes())
+        for i in range(len(self)) if self.observed else ():
+            digest.update(self.mask(i).tobytes())
         return digest.hexdigest()
+
+    def restandardised(self, before: Standardiser, after: Standardiser) -> SequenceDataset:
+        """The same raw data in another unit; missing steps stay missing.
+
+        :param before: the map that has made these sequences of the raw ones.
+        :param after: the map to make them by.
+        """
+        raw = (before.invert(sequence.astype(np.float64)) for sequence in self.sequences)
+        return SequenceDataset(tuple(after.apply(sequence) for sequence in raw), self.names, self.observed)
 
     def subset(self, indices: Sequence[int]) -> SequenceDataset:
         """The sequences with these numbers, in this order, sharing their memory."""
-        return SequenceDataset(tuple(self.sequences[i] for i in indices), tuple(self.names[i] for i in indices))
+        parts = (self.sequences, self.names, self.observed)
+        return SequenceDataset(*(tuple(part[i] for i in indices) if part else () for part in parts))
 
     def shared_with(self, other: Sequences) -> str | None:
         """A name that is in the other set, too, or None."""
@@ -131,8 +178,8 @@ class SequenceBatch:
     """Sequences padded with zeros at the end to a common length T.
 
     :param x: float32 tensor of shape ``(B, T, D)``.
-    :param mask: bool tensor of shape ``(B, T)``, True where there is data and False on padding.
-    :param lengths: int64 tensor of shape ``(B,)``, the number of real steps.
+    :param mask: bool tensor of shape ``(B, T)``, True where there is data and False on padding and missing steps.
+    :param lengths: int64 tensor of shape ``(B,)``, the number of real steps, missing ones among them.
     :param names: the names of the B sequences.
     """
 
@@ -163,6 +210,8 @@ def collate(dataset: Sequences, indices: Sequence[int]) -> SequenceBatch:
     for row, sequence in enumerate(sequences):
         x[row, : lengths[row]] = sequence
     mask = np.arange(lengths.max()) < lengths[:, None]
+    for row, index in enumerate(indices) if dataset.observed else ():
+        mask[row, : lengths[row]] = dataset.mask(index)
     return SequenceBatch(
         torch.from_numpy(x),
         torch.from_numpy(mask),
@@ -271,6 +320,31 @@ class ShuffledBatches:
         if epoch != self._epoch:
             self._order = self.permutation(epoch)
         self._epoch, self._position = epoch, position
+
+
+def _mark(
+    sequences: tuple[np.ndarray, ...], names: tuple[str, ...], observed: tuple[np.ndarray | None, ...]
+) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray | None, ...]]:
+    """Return the sequences with zeros where they are not observed, and the marks; no marks where all is observed."""
+    if not any(known is not None and not np.all(known) for known in observed):
+        return sequences, ()
+    if len(observed) != len(sequences):
+        raise DataError(f"there are {len(sequences)} sequences and {len(observed)} marks: give each its own, or None")
+    cleaned, marks = list(sequences), [None if known is None or np.all(known) else known for known in observed]
+    for i, known in enumerate(marks):
+        if known is None or not isinstance(sequences[i], np.ndarray):  # the latter is left for check_sequence
+            continue
+        name = names[i] if i < len(names) else i
+        if not isinstance(known, np.ndarray) or known.dtype != bool or known.shape != np.shape(sequences[i])[:1]:
+            raise DataError(
+                f"the mark of sequence {name!r} must be a bool array of shape (T,), here {np.shape(sequences[i])[:1]}, "
+                "True where a step is observed"
+            )
+        if not known.any():
+            raise DataError(f"sequence {name!r} has no step that is observed: leave it out")
+        cleaned[i] = sequences[i].copy()
+        cleaned[i][~known] = 0
+    return tuple(cleaned), tuple(marks)
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

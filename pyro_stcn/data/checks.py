@@ -12,17 +12,29 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 
+def printable(text: str) -> str:
+    """A text on one line, whatever is in it: what cannot be printed is shown by its number.
+
+    The names of files and what is in them are others' to choose: a line break makes one message look like two, an
+    escape sequence moves a terminal's cursor, and half of a surrogate pair (a name that is not UTF-8) cannot be
+    printed at all.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 class DataError(ValueError):
-    """Data that cannot be used: the message says which, what was found and what to do."""
+    """Data that cannot be used: the message, one line, says which, what was found and what to do."""
+
+    def __init__(self, message: str = ""):
+        super().__init__(printable(message))
 
 
-def check_sequence(name: str, array: np.ndarray) -> None:
-    """Check that one sequence can be learned from.
+def check_form(name: str, array: np.ndarray) -> None:
+    """Check that one sequence has the form of one, whatever its values are.
 
     :param name: what the sequence is called in messages.
-    :param array: shape ``(T, D)``, steps by channels, T >= 1 and D >= 1, real numbers, all finite.
-    :raises DataError: naming the sequence, and for values that are not finite the first step and channel (both counted
-        from 0) and how many there are.
+    :param array: shape ``(T, D)``, steps by channels, T >= 1 and D >= 1, real numbers.
+    :raises DataError: naming the sequence.
     """
     if not isinstance(array, np.ndarray):
         raise DataError(
@@ -44,6 +56,17 @@ def check_sequence(name: str, array: np.ndarray) -> None:
             f"sequence {name!r} has dtype {array.dtype}, expected real numbers: convert it with "
             "array.astype(numpy.float32)"
         )
+
+
+def check_sequence(name: str, array: np.ndarray) -> None:
+    """Check that one sequence can be learned from.
+
+    :param name: what the sequence is called in messages.
+    :param array: shape ``(T, D)``, steps by channels, T >= 1 and D >= 1, real numbers, all finite.
+    :raises DataError: naming the sequence, and for values that are not finite the first step and channel (both counted
+        from 0) and how many there are.
+    """
+    check_form(name, array)
     finite = np.isfinite(array)
     if not finite.all():
         step, channel = np.argwhere(~finite)[0]

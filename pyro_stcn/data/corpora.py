@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import functools
+import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from .arrays import load_arrays
 from .blizzard import load_blizzard
 from .checks import DataError
 from .corpus import Corpus
 from .deepwriting import FILES as DEEPWRITING_FILES
 from .deepwriting import load_deepwriting
 from .iamondb import load_iamondb
+from .own import OWN_LOADERS, load_own
 from .strokes import load_strokes
 from .synthetic import synthetic_timit
 from .synthetic_blizzard import synthetic_blizzard
@@ -21,7 +24,7 @@ from .synthetic_iamondb import synthetic_iamondb
 from .synthetic_strokes import synthetic_strokes
 from .timit import load_timit
 
-__all__ = ["CORPORA", "CorpusKind", "load_corpus"]
+__all__ = ["CORPORA", "CorpusKind", "load_corpus", "loader_options"]
 
 
 @dataclass(frozen=True)
@@ -31,28 +34,31 @@ class CorpusKind:
     :param contents: what it holds, in a few words.
     :param form: what a path to it has to be.
     :param owner: who offers the data, and on what terms; this library downloads nothing.
-    :param load: reads what the owner distributes.
+    :param load: reads what the owner distributes, from a path and options by name.
     :param presets: the presets that are made for it, the part of their names before the slash; None for data of any
         shape.
     :param published: whether the published tables have a column for it.
+    :param y_upwards: of pen strokes, whether y grows upwards.
     :param synthetic: makes a small corpus of the same format and returns its path.
     """
 
     contents: str
     form: str
     owner: str
-    load: Callable[[Path], Corpus]
+    load: Callable[..., Corpus]
     presets: str | None = None
     published: bool = False
+    y_upwards: bool = False
     synthetic: Callable[[], Path] | None = None
 
 
-def _load_deepwriting(folder: Path) -> Corpus:
+@functools.wraps(load_deepwriting)  # it has the same options
+def _load_deepwriting(folder: Path, **options: Any) -> Corpus:
     files = [folder / name for name in DEEPWRITING_FILES]
     missing = [file.name for file in files if not file.is_file()]
     if missing:
         raise DataError(f"{folder}: {' and '.join(missing)} not found: give the folder that holds both files")
-    return load_deepwriting(files[0], files[1])
+    return load_deepwriting(files[0], files[1], **options)
 
 
 #: name -> :class:`CorpusKind`
@@ -83,6 +89,7 @@ CORPORA: dict[str, CorpusKind] = {
         load=load_iamondb,
         presets="iamondb",
         published=True,
+        y_upwards=True,
         synthetic=synthetic_iamondb,
     ),
     "deepwriting": CorpusKind(
@@ -103,26 +110,45 @@ CORPORA: dict[str, CorpusKind] = {
         synthetic=synthetic_strokes,
     ),
     "arrays": CorpusKind(
-        contents="sequences of your own",
-        form="an .npy, .npz or .csv, a recording, or a folder of such files",
+        contents="sequences of your own: numbers, recordings, strokes, notes or labels",
+        form="an .npy, .npz, .csv, .json or .txt, a recording, or a folder of such files",
         owner="you",
-        load=load_arrays,
+        load=load_own,
     ),
 }
 
 
-def load_corpus(name: str, path: Path | None = None) -> Corpus:
+def load_corpus(name: str, path: Path | None = None, **options: Any) -> Corpus:
     """Read a corpus by the name of its kind.
 
     :param path: where it is; None makes and reads the synthetic one.
-    :raises DataError: for a name that is not in :data:`CORPORA`, for a path that is not of the form, and as the kind's
-        own loader does.
+    :param options: of the kind's own loader, by name: ``sequence_column`` of ``load_arrays``, ``validation`` of
+        ``load_timit`` and so on.
+    :raises DataError: for a name that is not in :data:`CORPORA`, for a path that is not of the form, for an option that
+        the loader does not have or cannot take, and as the loader does.
     """
     if name not in CORPORA:
         raise DataError(f"there is no kind of corpus {name!r}; there are: {', '.join(CORPORA)}")
     kind = CORPORA[name]
+    known = loader_options(name)
+    if unknown := [option for option in options if option not in known]:
+        raise DataError(f"the loader of {name!r} has no option {unknown[0]!r}; it has: {', '.join(known)}")
     if path is None:
         if kind.synthetic is None:
             raise DataError(f"of {name!r} there is no synthetic corpus: give the path of {kind.form}")
         path = kind.synthetic()
-    return kind.load(Path(path))
+    try:
+        return kind.load(Path(path), **options)
+    except TypeError as error:  # an option of another type than the loader expects
+        if not options:
+            raise
+        given = ", ".join(f"{option}={value!r}" for option, value in options.items())
+        raise DataError(f"the loader of {name!r} cannot take {given}: {error}") from error
+
+
+def loader_options(name: str) -> list[str]:
+    """Return the names of the options that a kind's loader has, beside what it reads."""
+    load = CORPORA[name].load
+    loaders = (load, *OWN_LOADERS) if load is load_own else (load,)
+    parameters = [p for loader in loaders for p in list(inspect.signature(loader).parameters.values())[1:]]
+    return list(dict.fromkeys(p.name for p in parameters if p.default is not p.empty))

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
+from typing import Any
 
 from .batch import Sequences
 from .checks import DataError
+from .raw import RawFormat, StepKind
 from .standardise import Standardiser
 
 
@@ -23,6 +25,8 @@ class Corpus:
         beside any figure computed on them.
     :param sample_rate: samples per second for audio, None otherwise.
     :param frame: samples per step for framed audio, None otherwise.
+    :param kind: what a step is; default: AUDIO where there is a ``frame``, else REAL.
+    :param channels: what the channels are called, see ``RawFormat``.
     :raises DataError: if the parts differ in their channels or share a sequence (its name; of streamed windows, a
         sample).
     """
@@ -35,8 +39,12 @@ class Corpus:
     description: str
     sample_rate: int | None = None
     frame: int | None = None
+    kind: StepKind | None = None
+    channels: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
+        if self.kind is None:
+            object.__setattr__(self, "kind", StepKind.REAL if self.frame is None else StepKind.AUDIO)
         parts = {"train": self.train, "valid": self.valid, "test": self.test}
         dims = {part: dataset.data_dim for part, dataset in parts.items()}
         if len(set(dims.values())) > 1:
@@ -52,3 +60,27 @@ class Corpus:
     def data_dim(self) -> int:
         """Number of channels D of every sequence."""
         return self.train.data_dim
+
+    @property
+    def raw(self) -> RawFormat:
+        """What the data were before they were standardised, and the way back."""
+        assert self.kind is not None
+        return RawFormat(self.kind, self.standardiser, self.channels, self.sample_rate)
+
+    def in_units_of(self, unit: Standardiser) -> Corpus:
+        """The same data, standardised in another way.
+
+        :raises DataError: for a standardiser of other channels.
+        """
+        unit.log_jacobian(self.data_dim)
+        parts = (self.train, self.valid, self.test)
+        train, valid, test = (part.restandardised(self.standardiser, unit) for part in parts)
+        return replace(self, train=train, valid=valid, test=test, standardiser=unit)
+
+    def facts(self) -> dict[str, Any]:
+        """What has to stay with a model of these data, JSON-able: ``fit(..., facts=corpus.facts())``.
+
+        ``corpus`` (the name), ``data`` (the description), and what ``RawFormat.from_facts`` reads to get from what the
+        model generates back to raw data: ``kind``, ``standardiser``, ``channels``, ``sample_rate``.
+        """
+        return {"corpus": self.name, "data": self.description, **self.raw.to_dict()}

@@ -13,6 +13,7 @@ nothing in them can run.
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
@@ -21,12 +22,14 @@ import numpy as np
 import torch
 
 from .batch import SequenceDataset
+from .careful_files import strings_of
 from .checks import DataError
 from .corpus import Corpus
 from .npz_files import read_npz
+from .raw import StepKind
 from .safe_pickle import Objects
 from .standardise import Standardiser
-from .stroke_files import AXES, _strings
+from .stroke_files import AXES
 from .strokes import SYNTHETIC_ORIGIN, StrokeNormaliser
 
 FILES = ("deepwriting_v2_training.npz", "deepwriting_v2_validation.npz")
@@ -132,7 +135,8 @@ def load_deepwriting(
         *_remarks(paths["train"], files["train"]),
     ]
     name = "synthetic-deepwriting" if synthetic else "deepwriting"
-    return Corpus(name, sets["train"], sets["valid"], sets["test"], standardiser, " ".join(sentences))
+    description, kind = " ".join(sentences), StepKind.STROKES
+    return Corpus(name, sets["train"], sets["valid"], sets["test"], standardiser, description, kind=kind)
 
 
 def _hold_out(path: Path, file: _File, fraction: float, seed: int) -> tuple[set[int], str]:
@@ -153,6 +157,18 @@ def _hold_out(path: Path, file: _File, fraction: float, seed: int) -> tuple[set[
 
 
 def _read(path: Path, max_bytes: int) -> _File:
+    items, arrays = read_items(path, max_bytes)
+    sequences = tuple(_sequence(path, i, item) for i, item in enumerate(items))
+    preprocessing = _texts(path, "preprocessing", arrays)
+    ids = _texts(path, "file_ids", arrays)
+    return _File(sequences, ids or None, preprocessing, _statistics(arrays.get("statistics")))
+
+
+def read_items(path: Path, max_bytes: int) -> tuple[Sequence[object], dict[str, np.ndarray | Objects]]:
+    """The elements of ``samples`` before anything is known of them, without padding, and all arrays that are read.
+
+    :raises DataError: naming the file, if it is not such a file or damaged.
+    """
     arrays = read_npz(path, max_bytes=max_bytes, names=_READ, pickles=True)
     if "samples" not in arrays:
         raise DataError(
@@ -165,12 +181,10 @@ def _read(path: Path, max_bytes: int) -> _File:
     items = samples.items if isinstance(samples, Objects) else _unpad(path, samples, arrays.get("masks"))
     if not items:
         raise DataError(f"{path}: 'samples' holds no sequences")
-    sequences = tuple(_sequence(path, i, item) for i, item in enumerate(items))
     ids = _texts(path, "file_ids", arrays)
-    if ids and len(ids) != len(sequences):
-        raise DataError(f"{path}: there are {len(sequences)} sequences and {len(ids)} file_ids, expected one each")
-    preprocessing = _texts(path, "preprocessing", arrays)
-    return _File(sequences, ids or None, preprocessing, _statistics(arrays.get("statistics")))
+    if ids and len(ids) != len(items):
+        raise DataError(f"{path}: there are {len(items)} sequences and {len(ids)} file_ids, expected one each")
+    return items, arrays
 
 
 def _unpad(path: Path, samples: np.ndarray, masks: np.ndarray | Objects | None) -> tuple[np.ndarray, ...]:
@@ -186,7 +200,11 @@ def _unpad(path: Path, samples: np.ndarray, masks: np.ndarray | Objects | None) 
     return tuple(s[:n] for s, n in zip(samples, lengths, strict=True))
 
 
-def _sequence(path: Path, index: int, item: object) -> np.ndarray:
+def as_sequence(path: Path, index: int, item: object) -> np.ndarray:
+    """An element as float32 of shape ``(T, 3)``, whatever its values are.
+
+    :raises DataError: if it is nothing of the kind.
+    """
     where = f"{path}: sequence {index} of 'samples'"
     real = isinstance(item, np.ndarray) and item.dtype.kind in "fiub"
     if not isinstance(item, np.ndarray) or not real or item.ndim != 2 or item.shape[1] != 3 or len(item) == 0:
@@ -197,13 +215,18 @@ def _sequence(path: Path, index: int, item: object) -> np.ndarray:
         )
         raise DataError(f"{where} {found}, expected numbers of shape (T, 3), T >= 1: dx, dy and the pen")
     with np.errstate(over="ignore"):  # what overflows becomes infinite, and is reported as such
-        sequence = item.astype(np.float32)
+        return item.astype(np.float32)
+
+
+def _sequence(path: Path, index: int, item: object) -> np.ndarray:
+    sequence = as_sequence(path, index, item)
     bad = ~np.isfinite(sequence) | ((np.arange(3) == 2) & ~np.isin(sequence, (0, 1)))
     if bad.any():
         step, channel = np.argwhere(bad)[0]
         raise DataError(
-            f"{where}: step {step}, channel {channel} ({AXES[channel]}) is {sequence[step, channel]}, expected "
-            f"{'0 or 1' if channel == 2 else 'a finite number'}, the first of {bad.sum()} such values: correct the file"
+            f"{path}: sequence {index} of 'samples': step {step}, channel {channel} ({AXES[channel]}) is "
+            f"{sequence[step, channel]}, expected {'0 or 1' if channel == 2 else 'a finite number'}, the first of "
+            f"{bad.sum()} such values: correct the file"
         )
     return sequence
 
@@ -212,7 +235,7 @@ def _texts(path: Path, name: str, arrays: dict[str, np.ndarray | Objects]) -> tu
     """Texts or numbers as printable texts; none if the array is not there."""
     found = arrays.get(name)
     if isinstance(found, np.ndarray):
-        return tuple(_strings(path, name, found if found.dtype.kind == "U" else found.astype(str)))
+        return tuple(strings_of(path, name, found if found.dtype.kind == "U" else found.astype(str)))
     items = () if found is None else found.items
     return tuple("".join(c if c.isprintable() else "?" for c in str(item)) for item in items)
 

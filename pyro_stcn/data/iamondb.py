@@ -27,6 +27,7 @@ from .batch import SequenceDataset
 from .checks import DataError
 from .corpus import Corpus
 from .iamondb_files import Form, FormList, Forms, Line, find_strokes, read_forms, read_line
+from .raw import StepKind
 from .stroke_files import PARTS, StrokePart
 from .strokes import SYNTHETIC_ORIGIN, StrokeNormaliser, oddities, unit_of
 
@@ -140,7 +141,8 @@ def load_iamondb(
         *([f"{empty} strokes without a point were passed over."] if empty else []),
     ]
     name = "synthetic-iamondb" if synthetic else "iamondb"
-    return Corpus(name, sets["train"], sets["valid"], sets["test"], standardiser, " ".join(sentences))
+    description, kind = " ".join(sentences), StepKind.STROKES
+    return Corpus(name, sets["train"], sets["valid"], sets["test"], standardiser, description, kind=kind)
 
 
 def _both(one: Sequence[Form], other: Sequence[Form]) -> list[str]:

@@ -155,6 +155,15 @@ def read_forms(given: Forms, part: str, strokes: Path) -> FormList:
     return FormList(source, label, tuple(forms.values()), tuple(remarks))
 
 
+def all_forms(strokes: Path) -> dict[str, Form]:
+    """Every form that has lines, by name, whatever a list says.
+
+    :param strokes: the folder lineStrokes.
+    """
+    folders = (folder for folder in sorted(strokes.glob("*/*")) if _FORM.fullmatch(folder.name))
+    return {name: form for folder in folders for name, form in sorted(_in_folder(strokes, folder.name).items())}
+
+
 def read_line(path: Path, max_bytes: int) -> Line:
     """Read and check one file.
 

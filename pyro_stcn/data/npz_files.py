@@ -17,9 +17,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from .careful_files import HEADER_READERS, HEADER_SIZE, FrugalReader
 from .checks import DataError
 from .safe_pickle import Objects, read_objects
-from .stroke_files import _HEADER, _HEADERS, _Frugal
 
 _KINDS = "fiubU"  # real numbers and text
 _LARGEST = 2**48  # of a shape
@@ -43,7 +43,7 @@ def read_npz(
     :raises DataError: naming file and array: not an ``.npz``, truncated, too large, an array that is not readable.
     """
     path = Path(path)
-    with _Frugal(_open(path, max_bytes)) as file:
+    with FrugalReader(_open(path, max_bytes)) as file:
         try:
             archive = zipfile.ZipFile(file)
         except Exception as error:
@@ -52,7 +52,18 @@ def read_npz(
             what = "is truncated or damaged" if begins[:2] == b"PK" else f"is no .npz file, it begins with {begins!r}"
             raise DataError(f"{path}: {what} ({error}): copy or download it again") from error
         with archive:
-            members = {info.filename.removesuffix(".npy"): info for info in archive.infolist()}
+            members: dict[str, zipfile.ZipInfo] = {}
+            for info in archive.infolist():
+                name = info.filename.removesuffix(".npy")
+                if name in members:
+                    raise DataError(f"{path}: holds two arrays named {name[:100]!r}: write it with numpy.savez")
+                if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/"):
+                    # Nothing is unpacked to the disk here; but names become those of sequences, and go further.
+                    raise DataError(
+                        f"{path}: holds {name[:100]!r}, a name that leads out of the archive, which numpy never writes:"
+                        " do not use this file, or write it with numpy.savez"
+                    )
+                members[name] = info
             wanted = [name for name in members if names is None or name in names]
             unpacked = sum(members[name].file_size for name in wanted)
             if unpacked > max_bytes:
@@ -73,6 +84,15 @@ def read_npz(
             return found
 
 
+def npz_names(path: str | os.PathLike[str]) -> set[str]:
+    """The names of the arrays of an ``.npz`` file; none where it is no such file."""
+    try:
+        with FrugalReader(io.FileIO(path)) as file, zipfile.ZipFile(file) as archive:
+            return {name.removesuffix(".npy") for name in archive.namelist()}
+    except Exception:  # whatever a damaged archive provokes is told by who reads it
+        return set()
+
+
 def read_npy(path: str | os.PathLike[str], *, max_bytes: int) -> np.ndarray:
     """Read an ``.npy`` file that holds real numbers or text.
 
@@ -81,7 +101,8 @@ def read_npy(path: str | os.PathLike[str], *, max_bytes: int) -> np.ndarray:
     """
     path = Path(path)
     with _open(path, max_bytes) as file:
-        array = _read_array(file.read(max_bytes + 1), str(path), max_bytes, pickles=False)
+        data = file.read(os.fstat(file.fileno()).st_size)  # max_bytes would be set aside for a small file, too
+        array = _read_array(data, str(path), max_bytes, pickles=False)
     assert isinstance(array, np.ndarray)
     return array
 
@@ -99,7 +120,7 @@ def _read_array(data: bytes, where: str, max_bytes: int, pickles: bool) -> np.nd
     file: BinaryIO = io.BytesIO(data)
     try:
         version = np.lib.format.read_magic(file)
-        shape, fortran, dtype = _HEADERS[version](file, max_header_size=_HEADER)
+        shape, fortran, dtype = HEADER_READERS[version](file, max_header_size=HEADER_SIZE)
     except Exception as error:  # whatever a hostile header provokes
         raise DataError(f"{where} is not a readable array ({error}): copy or download the file again") from error
     begin = file.tell()
@@ -113,7 +134,7 @@ def _read_array(data: bytes, where: str, max_bytes: int, pickles: bool) -> np.nd
     if dtype.kind not in _KINDS or dtype.itemsize == 0:
         raise DataError(f"{where} has dtype {dtype}, expected real numbers: convert it with array.astype")
     promised = math.prod(shape) * dtype.itemsize
-    if not all(0 <= n < _LARGEST for n in shape) or begin + promised != len(data):
+    if not all(type(n) is int and 0 <= n < _LARGEST for n in shape) or begin + promised != len(data):
         raise DataError(
             f"{where} should have {promised} bytes, of shape {shape} and dtype {dtype}, and has {len(data) - begin}: "
             "the file is damaged, copy or download it again"

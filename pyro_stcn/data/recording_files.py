@@ -27,7 +27,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from .audio import PCM_16, AudioError, AudioFormat, as_int16, check_complete, check_form, read_header
+from .audio import PCM_16, AudioError, AudioFormat, OnwardSoundFile, as_int16, check_complete, check_form, read_header
 from .checks import DataError
 from .made_once import cache_folder, replace_file
 from .tape import Recording, Tape
@@ -250,16 +250,9 @@ class _Tally:
         return self.hash.hexdigest()
 
 
-class _Onward(soundfile.SoundFile):
-    """A file that is read from the beginning to the end. A SoundFile seeks after each read, which an MP3 resents."""
-
-    def seekable(self) -> bool:
-        return False
-
-
 def _decoded_blocks(path: Path) -> Iterator[np.ndarray]:
     try:
-        with _Onward(str(path)) as file:
+        with OnwardSoundFile(str(path)) as file:
             # Floats, because libsndfile turns the samples of a float file into int16 without scaling them.
             while len(block := file.read(_BLOCK, dtype="float32")):
                 yield as_int16(path, block)

@@ -94,6 +94,19 @@ class StreamedWindows:
         """Number of steps of all windows together."""
         return self.window * len(self)
 
+    @property
+    def observed(self) -> tuple[()]:
+        """All steps of all windows."""
+        return ()
+
+    def mask(self, index: int) -> np.ndarray:
+        """Which steps of a window are observed, bool of shape ``(T,)``: all."""
+        return np.ones(self.window, dtype=bool)
+
+    def seen(self, index: int) -> np.ndarray:
+        """The observed steps of a window: all."""
+        return self[index]
+
     def digest(self) -> str:
         """SHA-256 of what the tape says of its recordings (see :meth:`Tape.digest`), of the windows and their unit."""
         unit = f"{self.tape.digest()} {self.window} {self.frame} {self.standardiser.to_dict()}"
@@ -102,6 +115,15 @@ class StreamedWindows:
     def subset(self, indices: Sequence[int] | np.ndarray) -> StreamedWindows:
         """The windows with these numbers, in this order."""
         return replace(self, starts=self.starts[np.asarray(indices, dtype=np.int64)])
+
+    def restandardised(self, before: Standardiser, after: Standardiser) -> StreamedWindows:
+        """The same windows in another unit.
+
+        :raises DataError: if that is not one mean and one standard deviation for all values.
+        """
+        if not isinstance(after.std, float):
+            raise DataError("streamed windows are standardised with one mean and one standard deviation for all values")
+        return replace(self, standardiser=after)
 
     def cut(self, window: int) -> StreamedWindows:
         """The windows in pieces of ``window`` steps; what is left at the end of each is dropped.

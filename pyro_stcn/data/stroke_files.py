@@ -14,13 +14,14 @@ import io
 import math
 import os
 import zipfile
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 
+from .careful_files import HEADER_READERS, HEADER_SIZE, FrugalReader, strings_of
 from .checks import DataError
 from .made_once import replace_file
 
@@ -37,13 +38,6 @@ _PICKLED = (
 )
 _ORIGIN = "pyro_stcn_origin"
 _TEXT = 20  # characters of the text that go into a sequence's name
-_HEADER = 1000  # characters; that of a plain array has about 100
-_CHUNK = 2**20  # bytes read at once; the directory of an honest archive has about a thousand
-
-_HEADERS: dict[tuple[int, int], Callable[..., tuple[tuple[int, ...], bool, np.dtype]]] = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -78,6 +72,16 @@ def read_stroke_file(path: str | os.PathLike[str], max_bytes: int) -> StrokeFile
         missing or of another type or shape; and by part, sequence, step and channel, counted from 0, what no pen did.
     """
     path = Path(path)
+    arrays = read_stroke_arrays(path, max_bytes)
+    parts = {part: _part(path, part, arrays) for part in PARTS}
+    return StrokeFile(parts, " ".join(strings_of(path, _ORIGIN, arrays[_ORIGIN])) if _ORIGIN in arrays else None)
+
+
+def read_stroke_arrays(path: Path, max_bytes: int) -> dict[str, np.ndarray]:
+    """Read the arrays of a file, before anything is known of their shapes and values.
+
+    :raises DataError: as ``read_stroke_file`` for what concerns the file and the types of its arrays.
+    """
     if not path.is_file():  # a pipe or a device might never end
         what = "is not a regular file" if path.exists() else "does not exist"
         raise DataError(f"{path}: {what}: give an .npz file with pen strokes in the stroke-3 format")
@@ -85,13 +89,8 @@ def read_stroke_file(path: str | os.PathLike[str], max_bytes: int) -> StrokeFile
         raise DataError(
             f"{path}: has {path.stat().st_size} bytes, and max_bytes is {max_bytes}: raise it if this is right"
         )
-    with _Frugal(io.FileIO(path)) as file:
-        arrays = _read_arrays(path, file, max_bytes)
-    parts = {
-        part: _part(path, part, arrays[f"{part}_points"], arrays[f"{part}_lengths"], arrays.get(f"{part}_text"))
-        for part in PARTS
-    }
-    return StrokeFile(parts, " ".join(_strings(path, _ORIGIN, arrays[_ORIGIN])) if _ORIGIN in arrays else None)
+    with FrugalReader(io.FileIO(path)) as file:
+        return _read_arrays(path, file, max_bytes)
 
 
 def write_strokes(
@@ -131,7 +130,7 @@ def write_strokes(
         arrays |= {f"{part}_points": points, f"{part}_lengths": lengths}
         if texts is not None and part in texts:
             arrays[f"{part}_text"] = np.array(texts[part], dtype=str)
-        _part(path, part, points, lengths, arrays.get(f"{part}_text"))
+        _part(path, part, arrays)
     if origin is not None:
         arrays[_ORIGIN] = np.array(origin)
 
@@ -141,17 +140,6 @@ def write_strokes(
 
     replace_file(path, save)
     return path
-
-
-class _Frugal(io.BufferedReader):
-    """A file of which no large piece is read at once: millions of entries in a directory would take minutes."""
-
-    def read(self, size: int | None = -1, /) -> bytes:
-        bounded = size is not None and 0 <= size <= _CHUNK
-        data = super().read(size if bounded else _CHUNK + 1)
-        if len(data) > _CHUNK:
-            raise ValueError(f"its directory or a value has more than {_CHUNK} bytes")
-        return data
 
 
 def _read_arrays(path: Path, file: BinaryIO, max_bytes: int) -> dict[str, np.ndarray]:
@@ -191,7 +179,7 @@ def _read_array(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile.Z
     try:
         with archive.open(info) as member:
             version = np.lib.format.read_magic(member)
-            shape, _, dtype = _HEADERS[version](member, max_header_size=_HEADER)
+            shape, _, dtype = HEADER_READERS[version](member, max_header_size=HEADER_SIZE)
             begin = member.tell()
     except Exception as error:  # whatever a hostile header provokes
         raise DataError(f"{path}: {name} is not a readable array ({error}): copy or download the file again") from error
@@ -211,13 +199,41 @@ def _read_array(path: Path, name: str, archive: zipfile.ZipFile, info: zipfile.Z
         )
     try:
         with archive.open(info) as member:
-            return np.lib.format.read_array(member, allow_pickle=False, max_header_size=_HEADER)
+            return np.lib.format.read_array(member, allow_pickle=False, max_header_size=HEADER_SIZE)
     except Exception as error:
         raise DataError(f"{path}: {name} cannot be read ({error}): copy or download the file again") from error
 
 
-def _part(path: Path, part: str, points: np.ndarray, lengths: np.ndarray, text: np.ndarray | None) -> StrokePart:
+def _part(path: Path, part: str, arrays: Mapping[str, np.ndarray]) -> StrokePart:
     """Cut the points of a part into sequences, checking all of it."""
+    cut = cut_part(path, part, arrays)
+    points = np.concatenate(cut.sequences)
+    ends = np.cumsum([len(s) for s in cut.sequences])
+
+    def check(good: np.ndarray, what: str, way_out: str) -> None:
+        if not good.all():
+            row, channel = np.argwhere(~good)[0]
+            index = int(np.searchsorted(ends, row, side="right"))
+            step = row - ends[index] + len(cut.sequences[index])
+            raise DataError(
+                f"{path}: {part}_points: sequence '{part}/{index}', step {step}, "
+                f"channel {channel} ({AXES[channel]}) is {points[row, channel]}, {what}, the first of {np.sum(~good)} "
+                f"such values: {way_out}"
+            )
+
+    check(np.isfinite(points), "not a finite float32", "leave the sequence out, or cut it before that step")
+    pen = np.isin(points, (0, 1)) | (np.arange(3) < 2)
+    check(pen, "neither 0 nor 1", "the third column must be 1 at the last point of a stroke and 0 elsewhere")
+    return cut
+
+
+def cut_part(path: Path, part: str, arrays: Mapping[str, np.ndarray]) -> StrokePart:
+    """Cut the points of a part into sequences, whatever their values are.
+
+    :param arrays: those of the file, by name.
+    :raises DataError: naming part and sequence, if the arrays of the part do not belong together.
+    """
+    points, lengths, text = arrays[f"{part}_points"], arrays[f"{part}_lengths"], arrays.get(f"{part}_text")
     if points.ndim != 2 or points.shape[1] != 3:
         raise DataError(f"{path}: {part}_points has shape {points.shape}, expected (N, 3): dx, dy and the pen-up bit")
     if lengths.ndim != 1 or len(lengths) == 0:
@@ -240,39 +256,15 @@ def _part(path: Path, part: str, points: np.ndarray, lengths: np.ndarray, text: 
             f"{path}: {part}_lengths sum to {ends[-1]}, and {part}_points has {len(points)} rows: the arrays do not "
             "belong together, make the file again"
         )
-    points = _as_float32(points)
-
-    def check(good: np.ndarray, what: str, way_out: str) -> None:
-        if not good.all():
-            row, channel = np.argwhere(~good)[0]
-            index = int(np.searchsorted(ends, row, side="right"))
-            raise DataError(
-                f"{path}: {part}_points: sequence '{part}/{index}', step {row - ends[index] + lengths[index]}, channel "
-                f"{channel} ({AXES[channel]}) is {points[row, channel]}, {what}, the first of {np.sum(~good)} such "
-                f"values: {way_out}"
-            )
-
-    check(np.isfinite(points), "not a finite float32", "leave the sequence out, or cut it before that step")
-    pen = np.isin(points, (0, 1)) | (np.arange(3) < 2)
-    check(pen, "neither 0 nor 1", "the third column must be 1 at the last point of a stroke and 0 elsewhere")
     names = [f"{part}/{i}" for i in range(len(lengths))]
     if text is not None:
         if text.shape != lengths.shape:
             raise DataError(
                 f"{path}: {part}_text has shape {text.shape}, and there are {len(lengths)} sequences: leave it out"
             )
-        texts = _strings(path, f"{part}_text", text)
+        texts = strings_of(path, f"{part}_text", text)
         names = [f"{name} {t[:_TEXT]}".rstrip() for name, t in zip(names, texts, strict=True)]
-    return StrokePart(tuple(np.split(points, ends[:-1])), tuple(names))
-
-
-def _strings(path: Path, name: str, array: np.ndarray) -> list[str]:
-    """The strings of an array, with "?" for what cannot be printed."""
-    try:
-        strings = array.ravel().tolist()
-    except (ValueError, SystemError) as error:  # numbers that are no characters
-        raise DataError(f"{path}: {name} is not text ({error}): leave it out") from error
-    return ["".join(c if c.isprintable() else "?" for c in string) for string in strings]
+    return StrokePart(tuple(np.split(_as_float32(points), ends[:-1])), tuple(names))
 
 
 def _as_float32(array: np.ndarray) -> np.ndarray:

@@ -17,6 +17,7 @@ import numpy as np
 from .batch import SequenceDataset
 from .checks import DataError, constant_channels
 from .corpus import Corpus
+from .raw import StepKind
 from .standardise import Standardiser
 from .stroke_files import AXES, StrokePart, read_stroke_file
 
@@ -115,7 +116,8 @@ def load_strokes(
         *oddities(kept, standardiser),
     ]
     name = "synthetic-strokes" if synthetic else path.name.removesuffix(".npz").removesuffix(".stroke3")
-    return Corpus(name, sets["train"], sets["valid"], sets["test"], standardiser, " ".join(sentences))
+    description, kind = " ".join(sentences), StepKind.STROKES
+    return Corpus(name, sets["train"], sets["valid"], sets["test"], standardiser, description, kind=kind)
 
 
 def _short(path: Path, part: str, data: StrokePart, max_steps: int | None) -> StrokePart:

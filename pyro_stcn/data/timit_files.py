@@ -73,7 +73,14 @@ class TimitFiles:
 
 
 @dataclass(frozen=True)
-class _File:
+class CopyOfRecording:
+    """A file with a recording, of which there may be several.
+
+    :param path: the file.
+    :param name: of the recording.
+    :param part: "train" or "test" if a folder of the layout says so.
+    """
+
     path: Path
     name: str
     part: str | None
@@ -91,7 +98,7 @@ def read_timit_files(root: str | os.PathLike[str]) -> TimitFiles:
     :raises AudioError: the first recording that cannot be read, and how many there are.
     """
     root = Path(root)
-    found, others = _find(root)
+    found, others = find_recordings(root)
     utterances, problems, copies = [], [], 0
     for name in tqdm(sorted(found), desc=f"reading {root.name}", unit="file", disable=None):
         try:
@@ -110,12 +117,15 @@ def read_timit_files(root: str | os.PathLike[str]) -> TimitFiles:
     return TimitFiles(tuple(utterances), tuple(remarks))
 
 
-def _find(root: Path) -> tuple[dict[str, list[_File]], int]:
-    """Files by the name of their recording, and the number of .wav files in neither layout."""
+def find_recordings(root: Path) -> tuple[dict[str, list[CopyOfRecording]], int]:
+    """Files by the name of their recording, and the number of .wav files in neither layout.
+
+    :raises DataError: if the folder is missing or holds no recording.
+    """
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise DataError(f"{root}: {what}: give the folder that holds {LAYOUTS}")
-    found: dict[str, list[_File]] = defaultdict(list)
+    found: dict[str, list[CopyOfRecording]] = defaultdict(list)
     others: list[Path] = []
     for path in walk(root):
         if path.suffix.lower() != ".wav" or path.name.startswith("."):
@@ -125,7 +135,7 @@ def _find(root: Path) -> tuple[dict[str, list[_File]], int]:
             others.append(path)
             continue
         name = "{dialect}/{speaker}/{sentence}".format(**match.groupdict())
-        found[name].append(_File(path, name, match["part"]))
+        found[name].append(CopyOfRecording(path, name, match["part"]))
     if not found:
         there = f"{len(others)} .wav files, such as {others[0]}" if others else "no .wav file"
         raise DataError(f"{root}: no TIMIT recording below this folder ({there}): expected {LAYOUTS}")
@@ -145,13 +155,13 @@ def walk(root: Path) -> Iterator[Path]:
         yield from (Path(folder, file) for file in sorted(files))
 
 
-def _read_one(files: list[_File]) -> Utterance:
+def _read_one(files: list[CopyOfRecording]) -> Utterance:
     """Read the recording of which ``files`` are the copies."""
     parts = {file.part for file in files} - {None}
     if len(parts) > 1:
         paths = " and ".join(str(file.path) for file in files)
         raise DataError(f"recording {files[0].name!r} is in TRAIN and in TEST ({paths}): remove it from one")
-    first: tuple[_File, Audio] | None = None
+    first: tuple[CopyOfRecording, Audio] | None = None
     problem: AudioError | None = None
     for file in files:
         try:

@@ -62,6 +62,7 @@ class SequenceModel(nn.Module, ABC):
       be taken per step;
     * ``has_filter``: whether there is a particle filter of it;
     * ``guide_sees_future``: whether q(z_t | .) looks at x_(t+1) and later;
+    * ``draws_once``: whether each latent has one value in a run, which can then be given, held or sharpened;
     * ``has_training_term``: whether ``model`` and ``guide`` take an ``auxiliary_weight``: of a term that helps training
       and is no part of a bound. It is 0, and the term not there, wherever it is not given.
     """
@@ -70,6 +71,7 @@ class SequenceModel(nn.Module, ABC):
     data_dim: int
     guide: Any
     guide_sees_future: bool
+    draws_once: bool = True
     scores_first_step: bool = True  # without, x_1 is given and T - 1 steps are scored
     has_training_term: bool = False
 

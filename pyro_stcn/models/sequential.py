@@ -12,7 +12,6 @@ from typing import Any, NamedTuple
 import pyro
 import pyro.distributions as dist
 import torch
-import torch.nn.functional as F
 from pyro import poutine
 from torch import Tensor, nn
 
@@ -97,9 +96,22 @@ class SequentialModel(SequenceModel, Conditionals):
 
         :param recognise: with what the guide knows; the model alone has no use for it.
         """
-        frames = self.embed(F.pad(x, (0, 0, 1, 0)))
-        contexts, _ = self.contexts(frames[:, :-1])
-        return Unroll(self, contexts, mask, self.recognise(frames, mask, contexts) if recognise else ())
+        return self.read(x, mask, recognise=recognise)[0]
+
+    def read(
+        self, x: Tensor, mask: Tensor | None, reading: Any = None, *, recognise: bool = True, window: bool = False
+    ) -> tuple[Unroll, Any]:
+        """Do what :meth:`begin` does for a part of a longer sequence.
+
+        :param reading: what the call for the part before returned; None for the first.
+        :param window: whether more parts follow.
+        :returns: the pass, and the reading to go on from: the last step, and what the networks over x carry.
+        """
+        before, carried = (torch.zeros_like(x[:, :1]), None) if reading is None else reading
+        frames = self.embed(torch.cat([before, x], dim=1))
+        contexts, carried = self.contexts(frames[:, :-1], carried)
+        recognition = self.recognise(frames, mask, contexts) if recognise else ()
+        return Unroll(self, contexts, mask, recognition, window), (x[:, -1:].clone(), carried)
 
     def model(
         self,
@@ -171,9 +183,7 @@ class SequentialModel(SequenceModel, Conditionals):
 
     def state_after(self, x: Tensor, *, from_guide: bool = True) -> SequentialState:
         """Return the state behind ``x``, in one pass; see :meth:`SequenceModel.state_after`."""
-        frames = self.embed(F.pad(x, (0, 0, 1, 0)))
-        contexts, carried = self.contexts(frames[:, :-1])
-        unroll = Unroll(self, contexts, None, self.recognise(frames, None, contexts) if from_guide else ())
+        unroll, (_, carried) = self.read(x, None, recognise=from_guide)
         carry = Carry()
         if from_guide:
             self.guide(x, prepared={"x": x, "unroll": unroll}, carry=carry)
@@ -229,11 +239,8 @@ class SequentialGuide(SharedGuide):
         if self.net.guide_sees_future:
             return super().read(x, mask, reading)
         x = self.net.clean(x, mask)
-        before, carried = (torch.zeros_like(x[:, :1]), None) if reading is None else reading
-        frames = self.net.embed(torch.cat([before, x], dim=1))
-        contexts, carried = self.net.contexts(frames[:, :-1], carried)
-        unroll = Unroll(self.net, contexts, mask, self.net.recognise(frames, mask, contexts), window=True)
-        return {"x": x, "unroll": unroll}, (x[:, -1:].clone(), carried)
+        unroll, reading = self.net.read(x, mask, reading, window=True)
+        return {"x": x, "unroll": unroll}, reading
 
     def get_posterior(self, name: str, prior: dist.TorchDistribution) -> dist.TorchDistribution:
         """q(z_t | z_<t, x) of all steps, from the prior of the same site."""

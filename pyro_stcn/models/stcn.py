@@ -84,6 +84,7 @@ class STCN(SequenceModel):
         super().__init__()
         self.config = config
         self.data_dim = config.data_dim
+        self.draws_once = not config.independent_draws
         self.backbone = config.backbone.build(config.data_dim)
         self.ladder = build_ladder(config.ladder, self.backbone.feature_dims)
         dims = config.ladder.latent_dims
@@ -183,7 +184,7 @@ class STCN(SequenceModel):
     @property
     def has_filter(self) -> bool:
         """There is one, except with independent draws."""
-        return not self.config.independent_draws
+        return self.draws_once
 
     def filtering(self, x: Tensor, mask: Tensor | None, particles: int) -> STCNFilter:
         """Return the particle filter of a clean batch; what it selects among is the output network's past.
@@ -191,7 +192,7 @@ class STCN(SequenceModel):
         :raises NotImplementedError: with independent draws.
         """
         if self.config.independent_draws:
-            raise NotImplementedError("with independent draws of a latent there are no weights that would give a bound")
+            raise NotImplementedError(self.no_filter)
         return STCNFilter(self, x, mask, particles)
 
     def initial_state(self, batch_size: int) -> STCNState:
@@ -214,7 +215,7 @@ class STCN(SequenceModel):
     ) -> tuple[STCNState, Terms]:
         """Draw z_t from the guide and score the step; see :meth:`SequenceModel.step_given`."""
         if self.config.independent_draws:
-            raise NotImplementedError("with independent draws of a latent there are no weights that would give a bound")
+            raise NotImplementedError(self.no_filter)
         backbone, past = self.backbone.step(state.backbone, x_previous)
         _, present = self.backbone.step(backbone, x)
         draws, log_prior, log_posterior = self.draw_from_guide(list(past), list(present), None, particles)

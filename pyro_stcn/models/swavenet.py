@@ -102,6 +102,12 @@ class Gate(nn.Module):
         signal, gate = self.filter_gate(x.reshape(-1, *x.shape[-2:]).transpose(1, 2)).chunk(2, dim=1)
         return (signal.tanh() * gate.sigmoid()).transpose(1, 2).reshape(x.shape) + self.residual(x)
 
+    def extend(self, buffer: Tensor, position: int, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Return (buffer, output) of many steps ``(batch, time, filters)``, see :meth:`CausalConv1d.extend`."""
+        buffer, hidden = self.filter_gate.extend(buffer, position, x.transpose(1, 2))
+        signal, gate = hidden.chunk(2, dim=1)
+        return buffer, (signal.tanh() * gate.sigmoid()).transpose(1, 2) + self.residual(x)
+
     def step(self, buffer: Tensor, position: int, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return (buffer, output) of one step ``(batch, filters)``, see :meth:`CausalConv1d.step`."""
         buffer, hidden = self.filter_gate.step(buffer, position, x)
@@ -262,15 +268,40 @@ class SWaveNet(SequenceModel):
         The cost of a step does not depend on how many went before. The draws are sample sites "z1" ... "zL" of shape
         ``(batch, latent_dim)``.
         """
+        state, hidden = self._go_on(state, self.embedding(x_previous), Gate.step, lambda prior: prior, 1)
+        return state, self.observation(hidden)
+
+    def state_after(self, x: Tensor, *, from_guide: bool = True) -> TCNState:
+        """Return the state behind ``x``, in one pass; see :meth:`SequenceModel.state_after`."""
+        latents = {name: z for name, z in self.guide(x).items() if name != "x"} if from_guide else {}
+        self.guide.release()
+        with poutine.condition(data=latents), self.plates(x):
+            as_site, steps = lambda prior: self.over_time(prior, None), x.shape[1]
+            state, _ = self._go_on(self.initial_state(len(x)), self.embed(x)[:, :-1], Gate.extend, as_site, steps)
+        return state
+
+    def _go_on(
+        self,
+        state: TCNState,
+        embedded: Tensor,
+        run: Callable[[Gate, Tensor, int, Tensor], tuple[Tensor, Tensor]],
+        as_site: Callable[[dist.TorchDistribution], dist.TorchDistribution],
+        steps: int,
+    ) -> tuple[TCNState, Tensor]:
+        """Take ``steps`` steps from a state: the new state, and the input of the observation's head.
+
+        :param embedded: W of the step before each.
+        :param run: :meth:`Gate.step` or :meth:`Gate.extend`.
+        """
         before, after = iter(state.buffers), []
 
-        def run(gate: Gate, c: Tensor) -> Tensor:
-            buffer, h = gate.step(next(before), state.position, c)
+        def remember(gate: Gate, c: Tensor) -> Tensor:
+            buffer, h = run(gate, next(before), state.position, c)
             after.append(buffer)
             return h
 
-        hidden = self._draw_latents(self.embedding(x_previous).relu(), run, lambda prior: prior, [])
-        return TCNState(tuple(after), state.position + 1), self.observation(hidden)
+        hidden = self._draw_latents(embedded.relu(), remember, as_site, [])
+        return TCNState(tuple(after), state.position + steps), hidden
 
 
 class SWaveNetGuide(SharedGuide):

@@ -107,7 +107,9 @@ class WaveNet(DeterministicModel):
             if self.config.predicts_first:
                 hidden = self._features(F.pad(x, (0, 0, 1, 0))[:, :-1])
             else:
-                hidden = F.pad(self._features(x[:, :-1]), (0, 0, 1, 0))
+                hidden = x.new_zeros(len(x), 1, self.gathered)  # there is nothing to be said of x_1
+                if x.shape[1] > 1:
+                    hidden = torch.cat([hidden, self._features(x[:, :-1])], dim=1)
         if begins and not self.config.predicts_first:
             scored = torch.arange(x.shape[1], device=x.device) > 0
             mask = scored.expand(x.shape[:2]) if mask is None else mask & scored

@@ -16,11 +16,12 @@ from __future__ import annotations
 import difflib
 
 from .baselines import baselines
+from .own import observation_for, stcn_for
 from .preset import Preset
 from .small import small
 from .stcn import stcns
 
-__all__ = ["PRESETS", "Preset", "preset", "systems"]
+__all__ = ["PRESETS", "Preset", "observation_for", "preset", "stcn_for", "systems"]
 
 #: name -> :class:`Preset`
 PRESETS: dict[str, Preset] = dict(sorted((stcns() | baselines() | small()).items()))

@@ -103,10 +103,9 @@ def variants(net: SequenceModel, batch: int, args: Args) -> dict[str, Callable[[
     x = torch.randn(1, LENGTHS[-1], net.data_dim)
     if net.data_dim == 3:
         x[..., 2] = (x[..., 2] > 1.5).to(x.dtype)
-    # A loop over time would take minutes to read 10,000 steps, and its state holds no time at all.
     parallel = isinstance(net, (STCN, WaveNet))
     starts = {}
-    for length in LENGTHS if parallel else LENGTHS[:2]:
+    for length in LENGTHS:
         starts[length] = Selector(net)(prime(net, x[:, :length]), [0] * batch)
     weights = weights_of_a_step(net, starts[LENGTHS[0]])
     rows = {w: torch.randn(batch, w.flatten(1).shape[1]) for w in weights}

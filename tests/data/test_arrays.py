@@ -108,15 +108,57 @@ def test_what_is_no_set_of_sequences():
         (
             [*SEQUENCES, bad],
             "train: sequence '10' has 7 missing values, the first at step 0, channel 1; 1 of 11 sequences have some. "
-            "They are not filled in: leave .*interpolate .*pyro_stcn.impute",
+            "They are not filled in: give missing='mark' .*leave .*interpolate .*pyro_stcn.impute",
         ),
         ([*SEQUENCES, np.ma.masked_greater(np.eye(2), 0.5)], "sequence '10' has 2 missing values, the first at step 0"),
     ):
         with pytest.raises(DataError, match=message):
             load_arrays(given)
     for options in ({"valid_fraction": 0}, {"valid_fraction": 0.6, "test_fraction": 0.4}, {"frame": 0}, {"seed": -1}):
-        with pytest.raises(ValueError, match="expected fractions above 0 and together below 1"):
+        with pytest.raises(ValueError, match="expected (fractions above 0 and together below 1|integers >= 1)"):
             load_arrays(SEQUENCES, **options)
+
+
+def test_missing_values_are_marked_by_the_step_and_no_part_of_the_statistics():
+    given = [s.copy() for s in SEQUENCES]
+    given[1][2, 0] = given[1][2, 1] = given[6][0, 1] = given[6][5, 0] = np.nan
+    given[3] = np.ma.masked_array(given[3], np.arange(14).reshape(7, 2) == 4)
+    corpus = load_arrays(given, missing="mark")
+    marks = {}
+    for part in PARTS:
+        data = getattr(corpus, part)
+        marks |= {int(name): np.flatnonzero(~data.mask(i)).tolist() for i, name in enumerate(data.names)}
+        share = f", {data.missing.sum()} of them marked as missing." if data.missing.sum() else "."
+        assert f"{part.capitalize()}: {len(data)} sequences, {data.steps} steps{share}" in corpus.description
+    assert {name: steps for name, steps in marks.items() if steps} == {1: [2], 6: [0, 5], 3: [2]}
+    train = [int(name) for name in corpus.train.names]
+    assert {1, 3, 6} & set(train), "the seed must leave holes in the training part"
+    complete = np.concatenate([np.delete(SEQUENCES[i], marks[i], axis=0) for i in train])
+    np.testing.assert_allclose(corpus.standardiser.mean, complete.mean(0))
+    np.testing.assert_allclose(corpus.standardiser.std, complete.std(0))
+    seen = np.concatenate([corpus.train.seen(i) for i in range(len(train))])
+    np.testing.assert_allclose(corpus.standardiser.invert(seen), complete, atol=1e-5)
+    same = load_arrays(SEQUENCES, missing="mark")
+    assert same.train.digest() == load_arrays(SEQUENCES).train.digest()
+
+
+def test_what_cannot_be_marked():
+    nothing = np.full((4, 2), np.nan)
+    nothing[:2, 0] = 1  # something is there, and no step is complete
+    for given, message in (
+        ([*SEQUENCES, nothing], "train: sequence '10' has a missing value in every step.*1 of 11 sequences are such"),
+        ([*SEQUENCES, np.array([[np.nan, 0], [0, np.inf]])], "'train/10' is not finite: inf at step 1, channel 1"),
+    ):
+        with pytest.raises(DataError, match=message):
+            load_arrays(given, missing="mark")
+
+
+def test_missing_cells_of_a_table(tmp_path):
+    (tmp_path / "a.csv").write_text("x,y\n" + "1,2\n,3\n4,NA\n5,6\n" * 3)
+    corpus = load_arrays([tmp_path / "a.csv"] * 1, [tmp_path / "a.csv"], [tmp_path / "a.csv"], missing="mark")
+    assert corpus.train.missing.tolist() == [6]
+    assert corpus.channels == corpus.raw.channels == ("x", "y")
+    assert corpus.standardiser.mean == (3, 4)
 
 
 def test_npz_and_npy(tmp_path):

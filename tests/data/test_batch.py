@@ -169,3 +169,56 @@ def test_fewer_sequences_than_a_batch_give_the_whole_set(dataset):
     sampler = ShuffledBatches(dataset, 64, seed=0)
     assert sampler.batches_per_epoch == 1
     assert [sorted(next(sampler).names) for _ in range(3)] == [sorted(dataset.names)] * 3
+
+
+# ------------------------------------------------------------------------------------------------------ missing steps
+
+
+def with_holes():
+    rng = np.random.default_rng(0)
+    sequences = [1 + rng.random((n, 2)) for n in (4, 3, 5)]
+    marks = (np.array([True, False, True, True]), None, np.array([False, True, False, True, False]))
+    sequences[0][1] = np.nan
+    sequences[2][0, 1] = np.inf
+    return sequences, marks
+
+
+def test_missing_steps_are_masked_out_and_hold_nothing():
+    sequences, marks = with_holes()
+    dataset = SequenceDataset(tuple(sequences), ("a", "b", "c"), marks)
+    assert dataset.missing.tolist() == [1, 0, 3]
+    assert dataset.lengths.tolist() == [4, 3, 5]
+    np.testing.assert_allclose(dataset.seen(0), sequences[0][[0, 2, 3]])
+    np.testing.assert_array_equal(dataset.seen(1), dataset[1])
+    batch = collate(dataset, [2, 0, 1])
+    assert batch.lengths.tolist() == [5, 4, 3]
+    assert batch.mask.int().tolist() == [[0, 1, 0, 1, 0], [1, 0, 1, 1, 0], [1, 1, 1, 0, 0]]
+    assert (batch.x[~batch.mask] == 0).all()
+    assert np.isnan(sequences[0][1]).all(), "the caller's arrays are not changed"
+    assert [m for b in batches(dataset, 2) for m in b.mask.sum(1).tolist()] == [3, 3, 2]
+
+
+def test_marks_travel_with_subsets_and_count_in_the_digest():
+    sequences, marks = with_holes()
+    dataset = SequenceDataset(tuple(sequences), ("a", "b", "c"), marks)
+    subset = dataset.subset([2, 1])
+    assert subset.missing.tolist() == [3, 0]
+    assert dataset.subset([1]).observed == ()
+    zeros = tuple(np.where(np.isfinite(s), s, 0) for s in dataset.sequences)
+    assert SequenceDataset(zeros, ("a", "b", "c"), marks).digest() == dataset.digest(), "what is under a mark counts"
+    assert SequenceDataset(zeros, ("a", "b", "c")).digest() != dataset.digest()
+    complete = SequenceDataset(zeros, ("a", "b", "c"), (np.ones(4, dtype=bool), None, None))
+    assert complete.digest() == SequenceDataset(zeros, ("a", "b", "c")).digest()
+
+
+def test_marks_that_do_not_fit_are_refused():
+    sequences, marks = with_holes()
+    for observed, message in (
+        ((marks[0],), "3 sequences and 1 marks"),
+        ((marks[0][:3], None, None), r"mark of sequence 'b0' must be a bool array of shape \(T,\), here \(4,\)"),
+        ((marks[0].astype(int), None, None), "mark of sequence 'b0' must be a bool array"),
+        ((None, np.zeros(3, dtype=bool), None), "sequence 'b1' has no step that is observed: leave it out"),
+        ((None, None, marks[2]), "'b0' is not finite: nan at step 1, channel 0"),
+    ):
+        with pytest.raises(DataError, match=message):
+            SequenceDataset(tuple(sequences), ("b0", "b1", "b2"), observed)

@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from pyro_stcn.data import CORPORA, DataError, load_corpus
+from pyro_stcn.data import CORPORA, DataError, load_corpus, synthetic_timit
+from pyro_stcn.data.corpora import loader_options
 from pyro_stcn.presets import PRESETS
 
 
@@ -26,3 +27,14 @@ def test_own_arrays_need_a_path():
 def test_deepwriting_without_its_files_says_which(tmp_path: Path):
     with pytest.raises(DataError, match="deepwriting_v2_training.npz and deepwriting_v2_validation.npz not found"):
         load_corpus("deepwriting", tmp_path)
+
+
+def test_the_options_of_a_loader_go_through(tmp_path):
+    folder = synthetic_timit(tmp_path, speakers=(4, 1), sentences=2)
+    assert load_corpus("timit", folder, frame=100, validation="files").data_dim == 100
+    with pytest.raises(DataError, match="the loader of 'timit' has no option 'fram'; it has: frame, segment, "):
+        load_corpus("timit", folder, fram=100)
+    with pytest.raises(DataError, match="the loader of 'timit' cannot take frame='wide': "):
+        load_corpus("timit", folder, frame="wide")
+    assert loader_options("deepwriting") == ["split", "valid_fraction", "seed", "max_bytes"]
+    assert {"valid", "test", "sequence_column", "keep"} <= set(loader_options("arrays"))

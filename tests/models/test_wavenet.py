@@ -152,3 +152,8 @@ def test_configuration():
     assert sum(p.numel() for p in WaveNetConfig().build().parameters()) > 1e6
     with pytest.raises(ValueError, match="taps must number some of the 4 blocks"):
         wavenet(taps=(0, 4))
+
+
+def test_where_x1_is_given_a_sequence_of_one_step_says_nothing():
+    net = wavenet(predicts_first=False)
+    assert poutine.trace(net.model).get_trace(torch.randn(2, 1, net.data_dim)).log_prob_sum() == 0
