@@ -7,7 +7,14 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from ..data.raw import StepKind
-from ..observation import BernoulliConfig, GaussianMixtureConfig, HeadConfig, NormalConfig, PenStrokeConfig
+from ..observation import (
+    BernoulliConfig,
+    CategoricalConfig,
+    GaussianMixtureConfig,
+    HeadConfig,
+    NormalConfig,
+    PenStrokeConfig,
+)
 from .preset import Preset
 from .small import small
 
@@ -21,6 +28,7 @@ _KINDS: dict[StepKind, Callable[[NormalConfig | GaussianMixtureConfig], HeadConf
     StepKind.AUDIO: lambda values: values,
     StepKind.STROKES: PenStrokeConfig,
     StepKind.ROLL: lambda values: BernoulliConfig(),
+    StepKind.CATEGORIES: lambda values: CategoricalConfig(),
 }
 
 
@@ -33,8 +41,8 @@ def fitted(system: str, kind: StepKind, data_dim: int, observation: str = "gmm")
     :param system: one of :func:`pyro_stcn.presets.systems`.
     :param kind: what a step of the data is; it decides the observation model.
     :param data_dim: channels of a step.
-    :param observation: of real values, one of :data:`HEADS`; bits have probabilities, whatever it is.
-    :raises ValueError: for another system or observation, or a kind that there is no observation model for.
+    :param observation: of real values, one of :data:`HEADS`; bits and categories have probabilities, whatever it is.
+    :raises ValueError: for another system or observation.
     """
     family = "timit" if kind is StepKind.AUDIO else "iamondb"
     rows = small()
@@ -49,8 +57,6 @@ def fitted(system: str, kind: StepKind, data_dim: int, observation: str = "gmm")
         raise ValueError(f"there is no system {system!r}; there are: {', '.join(near)}")
     if observation not in HEADS:
         raise ValueError(f"there is no observation model {observation!r}; there are: {', '.join(HEADS)}")
-    if kind not in _KINDS:
-        raise ValueError(f"there is no observation model for data of kind {kind}; there are for: {', '.join(_KINDS)}")
     row = rows[f"{family}/{system}-{observation}-small"]
     model = replace(row.model, data_dim=data_dim, observation=_KINDS[kind](HEADS[observation]))
     return f"{system}-{observation}-small", replace(row, model=model)
