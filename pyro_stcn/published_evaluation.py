@@ -15,6 +15,7 @@ from .models import Evidence
 from .published import valid_twin
 from .published_arrays import PublishedModel
 from .reports import Evaluation
+from .runs import in_units_of
 
 __all__ = ["Conventions", "evaluate_conventions", "restandardise"]
 
@@ -90,11 +91,5 @@ def restandardise(corpus: Corpus, standardiser: Standardiser) -> Corpus:
 
     :raises DataError: for a standardiser that does not fit.
     """
-    standardiser.log_jacobian(corpus.data_dim)
-    parts = {}
-    for part in ("train", "valid", "test"):
-        dataset: SequenceDataset = getattr(corpus, part)
-        raw = (corpus.standardiser.invert(sequence.astype("f8")) for sequence in dataset.sequences)
-        parts[part] = SequenceDataset(tuple(standardiser.apply(sequence) for sequence in raw), dataset.names)
     description = f"{corpus.description} Standardised with given statistics, not with those of these data."
-    return replace(corpus, **parts, standardiser=standardiser, description=description)
+    return replace(in_units_of(corpus, standardiser), description=description)

@@ -28,7 +28,7 @@ from pyro.infer import ELBO
 
 from .checkpoint import CheckpointError
 from .configs import config_from_dict, config_to_dict
-from .data import Corpus, DataError, SequenceDataset, Standardiser, load_corpus
+from .data import Corpus, DataError, SequenceDataset, Sequences, Standardiser, StreamedWindows, load_corpus
 from .objectives import FLOOR, objective
 from .training_config import TrainingConfig
 
@@ -215,12 +215,19 @@ def digests(corpus: Corpus) -> dict[str, str]:
 
 
 def in_units_of(corpus: Corpus, unit: Standardiser) -> Corpus:
-    """Return the same corpus, standardised in another way."""
+    """Return the same corpus, standardised in another way; what is streamed stays so.
 
-    def convert(data: SequenceDataset) -> SequenceDataset:
-        return SequenceDataset(
-            tuple(unit.apply(corpus.standardiser.invert(x.astype(np.float64))) for x in data.sequences), data.names
-        )
+    :raises DataError: for a standardiser that does not fit.
+    """
+    unit.log_jacobian(corpus.data_dim)
+
+    def convert(data: Sequences) -> Sequences:
+        if isinstance(data, StreamedWindows):
+            if isinstance(unit.mean, tuple):
+                raise DataError("streamed windows have one mean and one standard deviation, not one for each channel")
+            return replace(data, standardiser=unit)
+        values = (unit.apply(corpus.standardiser.invert(x.astype(np.float64))) for x in data.sequences)
+        return SequenceDataset(tuple(values), tuple(data.names), tuple(data.observed))
 
     return replace(corpus, standardiser=unit, **{part: convert(getattr(corpus, part)) for part in PARTS})
 

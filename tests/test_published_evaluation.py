@@ -62,10 +62,13 @@ def test_data_of_another_width_are_refused(net):
 def test_restandardised_data_are_the_same_raw_data():
     own, other = Standardiser((1.0, 2.0), (3.0, 4.0)), Standardiser(0.5, 10.0)
     raw = [np.random.default_rng(i).normal(5, 3, size=(7, 2)) for i in range(3)]
-    parts = [SequenceDataset((own.apply(array),), (f"s{i}",)) for i, array in enumerate(raw)]
+    there = np.array([True, False, True, True, True, True, True])
+    parts = [SequenceDataset((own.apply(array),), (f"s{i}",), (there,)) for i, array in enumerate(raw)]
     corpus = restandardise(Corpus("some", *parts, own, "Some data."), other)
     for array, part in zip(raw, (corpus.train, corpus.valid, corpus.test), strict=True):
-        np.testing.assert_allclose(part[0], (array - 0.5) / 10, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(part[0][there], (array[there] - 0.5) / 10, rtol=1e-5, atol=1e-6)
+        assert part.mask(0).tolist() == there.tolist()
+        assert not part[0][1].any()
     assert corpus.standardiser == other
     assert corpus.description == "Some data. Standardised with given statistics, not with those of these data."
     with pytest.raises(DataError, match="do not fit a standardiser of 3"):
