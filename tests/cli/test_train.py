@@ -33,7 +33,7 @@ def test_a_run_folder_says_what_was_done(finished, walks):
     recipe, made = record["recipe"], record["made"]
     assert recipe["data"] == str(walks.resolve())
     assert set(recipe["digests"]) == {"train", "valid", "test"}
-    assert recipe["training"]["steps"], recipe["training"]["seed"] == (4, 3)
+    assert (recipe["training"]["steps"], recipe["training"]["seed"]) == (4, 3)
     assert recipe["objective"] == {"name": "meanfield", "particles": 1, "floor": 0.05}
     assert recipe["model"]["data_dim"] == 2
     assert made["versions"]["torch"] == torch.__version__
@@ -97,8 +97,9 @@ def test_ctrl_c_outside_the_updates_says_how_to_go_on_too(walks, tmp_path, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pyro_stcn.cli.train.evaluate", pressed)
-    said = refused(capsys, *train(walks, tmp_path / "run"), code=130)
+    said = refused(capsys, *train(walks, tmp_path / "run"), "--test-particles", 7, code=130)
     assert "interrupted. Go on with: pyro-stcn train --resume" in said
+    assert said.endswith("run --test-particles 7\n")
 
 
 def test_more_steps_are_a_resumed_run(finished, walks, tmp_path):
@@ -172,6 +173,13 @@ def test_resume_and_again_take_no_other_options(finished, tmp_path, capsys):
     assert "leave --steps out" in refused(capsys, "train", "--again", finished, "--steps", 2, "--output", tmp_path)
     assert "--again needs --output" in refused(capsys, "train", "--again", finished)
     assert "is no run folder: there is no run.json in it" in refused(capsys, "train", "--resume", tmp_path)
+
+
+def test_a_run_that_cannot_go_on_on_another_device_is_left_as_it_was(finished, capsys):
+    before = (finished / "run.json").read_bytes()
+    said = refused(capsys, "train", "--resume", finished, "--device", "meta")
+    assert "--device meta: a run that began on cpu cannot go on on meta" in said
+    assert (finished / "run.json").read_bytes() == before
 
 
 def test_a_record_that_was_tampered_with_is_refused(finished, tmp_path, capsys):
