@@ -247,7 +247,7 @@ class Train:
         run.say(corpus.description)
         count = sum(p.numel() for p in net.parameters())
         run.say(f"{recipe.preset}: {count:,} parameters on {recipe.device}; objective {recipe.objective.name}")
-        if (weight := training.kl_weight(training.steps)) < 1:
+        if net.latent_names and (weight := training.kl_weight(training.steps)) < 1:
             run.say(
                 f"The KL weight reaches only {weight:.2g} in {training.steps} steps: the run ends in the middle of the "
                 "annealing. Give more --steps or a larger --kl-increment."

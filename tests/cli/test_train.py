@@ -157,6 +157,7 @@ def test_what_cannot_be_is_refused_before_there_is_a_folder(walks, tmp_path, cap
     assert "freebits has one particle" in said("--objective", "freebits", "--particles", "2")
     assert "--free-bits is for --objective freebits" in said("--free-bits", "0.1")
     assert "batch_size must be at least 1" in said("--batch-size", "0")
+    assert "seed must be from 0 to 4294967295, not -1" in said("--seed", "-1")
     assert "--device cuda:77" in said("--device", "cuda:77")
     assert "the loader of arrays has no 'fram'; it has: valid, test, kind, standardise" in said("--loader", "fram=3")
     assert "expected NAME=VALUE" in said("--loader", "frame")
@@ -224,3 +225,9 @@ def test_handwriting_gets_its_small_preset(tmp_path):
     folder, data = tmp_path / "words", synthetic_strokes(tmp_path / "corpus")
     main([*train(data, folder, corpus="strokes", steps=2), "--test-particles", "0"])
     assert Run.open(folder).recipe.model == preset("iamondb/stcn-dense-gmm-small").model
+
+
+def test_a_system_without_latents_is_told_nothing_of_their_weight(walks, tmp_path, capsys):
+    for system, told in (("rnn", False), ("stcn", True)):
+        main([*train(walks, tmp_path / system, "--system", system, steps=1), "--test-particles", "0"])
+        assert ("The KL weight reaches only" in capsys.readouterr().out) == told
