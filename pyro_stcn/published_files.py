@@ -102,7 +102,11 @@ def load_released(checkpoint: str | os.PathLike[str], config: str | os.PathLike[
     :raises DataError: for an ``.npz`` that cannot be read.
     """
     checkpoint = Path(checkpoint)
+    if checkpoint.suffix != ".npz":
+        _prefix(checkpoint)  # says what is not there
     beside = (checkpoint if checkpoint.is_dir() else checkpoint.parent) / "config.json"
+    if config is None and not beside.exists():
+        raise CheckpointError(f"there is no {beside}: the config.json of the run has to be there, or be given")
     config = beside if config is None else Path(config)
     options = read_config(config)
     variables = read_variables(checkpoint)

@@ -90,8 +90,12 @@ def run(
     folder = folder / f"{row.name}-{training.steps}-{seed}"
     if (folder / "score.json").exists():
         made = Score.load(folder / "score.json")
-        if made.identity != json.loads(json.dumps(identity)):
-            raise ValueError(f"{folder} holds a score on other data or of another recipe: name another folder")
+        ours = json.loads(json.dumps(identity))
+        if differ := [part for part in ours | made.identity if ours.get(part) != made.identity.get(part)]:
+            raise ValueError(
+                f"{folder} holds a score on other data or of another recipe: name another folder. "
+                f"Different: {', '.join(differ)}"
+            )
         return made
     pyro.set_rng_seed(seed)
     result = fit(
@@ -136,5 +140,5 @@ def score(
     else:
         evaluation = evaluate_as(protocol, net, corpus, **options)
     evaluation.to_csv(folder / "test.csv")
-    (folder / "test.txt").write_text(f"{evaluation}\n")
+    (folder / "test.txt").write_text(f"{evaluation}\n", encoding="utf-8")
     return Score.of(evaluation, system=name, parameters=sum(p.numel() for p in net.parameters()), **facts)

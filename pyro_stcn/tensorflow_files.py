@@ -35,6 +35,8 @@ _FOOTER = 48
 _INDEX = 2**22  # bytes
 _KEYS = 100_000
 _KEY = 1000  # bytes of a key: many may share their beginning, which is stored once
+_AXES = 8  # of an array; a convolution's kernel has 3
+_ITEMS = 2**40  # of an array, were an axis of no length as long as one: NumPy has its limit for these, too
 _DAMAGED = "is truncated or damaged: copy or download it again"
 _TYPES = {1: "<f4", 2: "<f8", 3: "<i4", 9: "<i8", 19: "<f2"}  # of TensorFlow's DataType, those that are read
 
@@ -127,9 +129,10 @@ def _array(name: str, entry: Entry) -> np.ndarray:
     if entry.dtype not in _TYPES:
         raise CheckpointError(f"{what} has TensorFlow's type {entry.dtype}, and weights are floats")
     dtype = np.dtype(_TYPES[entry.dtype])
-    if math.prod(entry.shape) * dtype.itemsize != entry.size:
+    sound = len(entry.shape) <= _AXES and math.prod(max(length, 1) for length in entry.shape) <= _ITEMS
+    if not sound or math.prod(entry.shape) * dtype.itemsize != entry.size:
         raise CheckpointError(
-            f"{what} should have shape {entry.shape}, and has {entry.size} bytes: the file is damaged"
+            f"{what} should have shape {entry.shape!s:.60}, and has {entry.size} bytes: the file is damaged"
         )
     data = _read(entry.file, entry.offset, entry.size, entry.size)
     if masked_crc32c(data) != entry.crc:
@@ -243,4 +246,7 @@ def _entry(prefix: Path, shards: int, message: bytes) -> Entry:
     shape = tuple(dict(_fields(dim)).get(1, 0) for number, dim in _fields(one.get(2, b"")) if number == 2)
     shard, sliced = one.get(3, 0), any(number == 7 for number, _ in found)
     file = prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shards:05d}")
-    return Entry(one.get(1, 0), shape, file, one.get(4, 0), one.get(5, 0), one.get(6, 0), sliced)
+    dtype, offset, size, crc = (one.get(number, 0) for number in (1, 4, 5, 6))
+    if not all(isinstance(value, int) for value in (dtype, offset, size, crc, *shape)):
+        raise ValueError("the place or the shape of an array is no number")
+    return Entry(dtype, shape, file, offset, size, crc, sliced)

@@ -76,6 +76,8 @@ class TrainingConfig:
         for name in ("kl_start", "auxiliary_start", "auxiliary_end"):
             if not getattr(self, name) >= 0:
                 raise ValueError(f"{name} must not be negative, it is {getattr(self, name)}")
+        if not 0 <= self.seed < 2**32:  # what NumPy and torch both take
+            raise ValueError(f"seed must be from 0 to {2**32 - 1}, not {self.seed}")
 
     def kl_weight(self, step: int) -> float:
         """Weight of the KL terms at an update, from 1."""

@@ -116,6 +116,14 @@ def test_what_is_no_weight_is_left_out_by_known_names_alone(tmp_path):
 # -------------------------------------------------------------------------------------------------------- what is wrong
 
 
+def test_a_missing_checkpoint_is_named_before_its_configuration(run, tmp_path):
+    with pytest.raises(CheckpointError, match="there is no nowhere.index in"):
+        load_released(tmp_path / "nowhere")
+    (run / "config.json").unlink()
+    with pytest.raises(CheckpointError, match="config.json of the run has to be there, or be given"):
+        load_released(run)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [

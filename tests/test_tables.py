@@ -110,6 +110,12 @@ def test_every_row_is_scored_as_it_was_published(table, column, row):
         assert not protocol.given_first
 
 
+def test_tables_that_share_a_run_score_it_in_one_way():
+    protocols = {}
+    for _, column, row in ROWS:
+        assert row.protocol(column) == protocols.setdefault((row.system, column), row.protocol(column)), row.label
+
+
 def test_a_published_figure_prints_its_kind():
     assert str(Published(71386)) == "≥ 71,386"
     assert str(Published(1796.3, Mark.BOUND)) == "≥ 1,796.3"

@@ -154,6 +154,9 @@ ONE = np.ones((2, 3), "f4")
         ({"dtype": 2}, r"'a' should have shape \(2, 3\), and has 24 bytes"),
         ({"shape": (2**62, 4)}, "'a' should have shape"),
         ({"shape": (2**64 - 1, 2**64 - 6)}, "'a' should have shape"),  # minus one, minus six
+        ({"shape": (1,) * 5000 + (6,)}, "'a' should have shape"),
+        ({"shape": (2**63 - 1,) * 100_000}, "'a' should have shape"),  # whose product takes a minute
+        ({"shape": (0, 2**62), "size": 0}, "'a' should have shape"),
         ({"size": 2**40}, "max_bytes"),
         ({"size": 25}, "an array in it ends at 25"),
         ({"crc": 0}, "'a' does not match its checksum"),
@@ -189,6 +192,8 @@ def test_arrays_on_each_other_are_refused(tmp_path):
         ([(b"a", b"\x0b")], {}, "a field of kind 3"),
         ([(b"a", b"\x08" + b"\xff" * 11)], {}, "more than 64 bits"),
         ([(b"a", field(2, 5))], {}, "truncated or damaged"),
+        *(([(b"a", entry(ONE, more=field(n, b"no")))], {}, "is no number") for n in (1, 4, 5, 6)),
+        ([(b"a", entry(ONE, more=field(2, field(2, field(1, b"no")))))], {}, "is no number"),
     ],
 )
 def test_tables_that_do_not_fit_are_refused(tmp_path, pairs, options, message):

@@ -34,7 +34,8 @@ class Evaluate:
         pyro-stcn evaluate runs/first --protocol timit/stcn         (as a published table scores)
         pyro-stcn evaluate model.safetensors --corpus timit --data /path/to/TIMIT
 
-    With --corpus the run is scored on other data, brought to the unit of those that it was trained on.
+    With --corpus the run is scored on other data, brought to the unit of those that it was trained on; the files are
+    then test-of-CORPUS.*.
     """
 
     run_folder: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="RUN")]
@@ -85,6 +86,8 @@ class Evaluate:
             result = evaluate(trained.net, dataset, standardiser=corpus.standardiser, **options)
         print(f"{trained.checkpoint}, {self.part} set: {result}")
         stem = self.part if self.protocol is None else f"{self.part}-{self.protocol.replace('/', '-')}"
+        if trained.run is not None and self.data.corpus is not None:
+            stem += f"-of-{self.data.corpus}"  # the run keeps the figures on its own data
         folder = self.output or trained.folder
         write_report(result, folder / stem, corpus, trained.checkpoint)
         print(f"Written: {shlex.quote(str((folder / stem).resolve()))}.txt, .csv and .json")

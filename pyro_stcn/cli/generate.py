@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import numpy as np
-import pyro
 import torch
 import tyro
 
 from ..data import Corpus, StepKind
 from ..generation import generate
 from ..runs import write_json
-from .options import Data, pick_device
+from .options import Data, pick_device, set_seed
 from .pictures import draw, save
 from .trained import Trained
 
@@ -71,13 +70,15 @@ class Generate:
         """Generate."""
         if min(self.steps, self.count, self.batch_size) < 1:
             raise ValueError("--steps, --count and --batch-size must be at least 1")
+        if self.prefix is None and self.prefix_steps is not None:
+            raise ValueError("--prefix-steps goes with --prefix, which says what sequence to go on from")
         latent_temperature = _temperatures(self.latent_temperature)
         trained = Trained.open(self.run_folder, pick_device(self.device))
         raw, folder = trained.raw, self.output or trained.folder / "generated"
         given = None
         if self.prefix is not None:
             given = self._beginning(trained.corpus(self.data), self.prefix)
-        pyro.set_rng_seed(self.seed)
+        set_seed(self.seed)
         sequences: list[np.ndarray] = []
         for start in range(0, self.count, self.batch_size):
             made = generate(

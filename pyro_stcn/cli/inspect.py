@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Annotated
 
 import matplotlib.pyplot as plt
-import pyro
 import tyro
 
 from .. import plots
@@ -15,7 +14,7 @@ from ..data import Corpus, batches
 from ..evaluation import Evaluation, Statistic, evaluate
 from ..generation import generate, reconstruct
 from ..posterior import from_pyro_svi
-from .options import Data, pick_device
+from .options import Data, pick_device, set_seed
 from .pictures import draw, save
 from .trained import Trained
 
@@ -62,7 +61,7 @@ class Inspect:
         folder = self.output or trained.folder / "inspected"
         folder.mkdir(parents=True, exist_ok=True)
         print(corpus.description)
-        pyro.set_rng_seed(self.seed)
+        set_seed(self.seed)
         written: list[Path] = []
         if trained.net.latent_names:
             result = evaluate(trained.net, corpus.test, particles=self.particles, seed=self.seed)

@@ -7,13 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
+import pyro
 import torch
 import tyro
 
 from ..data import CORPORA, Corpus, DataError, load_corpus
 from ..data.corpora import loader_options
 
-__all__ = ["CorpusName", "Data", "pick_device"]
+__all__ = ["CorpusName", "Data", "pick_device", "set_seed"]
 
 if TYPE_CHECKING:
     CorpusName = str
@@ -81,3 +82,13 @@ def pick_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from error
     return device
+
+
+def set_seed(seed: int) -> None:
+    """Set the seed of all noise.
+
+    :raises ValueError: for one that NumPy or torch does not take.
+    """
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"--seed must be from 0 to {2**32 - 1}, not {seed}")
+    pyro.set_rng_seed(seed)

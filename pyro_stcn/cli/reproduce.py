@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import torch
 import tyro
 
 from ..checkpoint import load_model
@@ -31,6 +30,7 @@ from ..reproduction import (
     rough_costs,
 )
 from ..study import InterruptedRunError
+from .options import pick_device
 
 __all__ = ["Reproduce"]
 
@@ -72,8 +72,8 @@ class Reproduce:
     as_released: bool = False
     """Train and score STCN rows as the released code does, which for dense models is no bound. Budget full only."""
     weights: Path | None = None
-    """Folder with trained weights, CORPUS-SYSTEM.safetensors (timit-stcn-dense-gmm.safetensors) or the runs of another
-    reproduction: rows that are found there are not trained."""
+    """Folder with trained weights, CORPUS-SYSTEM.safetensors (timit-stcn-dense-gmm.safetensors), or the --output of
+    another reproduction: rows that are found there are not trained."""
     dry_run: bool = False
     """Only list rows, sizes and the expected cost."""
     timing: bool = True
@@ -93,6 +93,7 @@ class Reproduce:
         """
         if self.lines < 1:
             raise ValueError(f"--lines must be at least 1, not {self.lines}")
+        device = str(pick_device(self.device))
         if self.corpus in CORPORA:  # else load_corpus says which there are
             column_of(self.table, self.corpus)  # before a large corpus is read
         corpus = load_corpus(self.corpus, self.data)
@@ -107,12 +108,11 @@ class Reproduce:
             systems=self.rows,
             as_released=self.as_released,
         )
-        device = ("cuda" if torch.cuda.is_available() else "cpu") if self.device == "auto" else self.device
         if self.dry_run:
             self._list(planned, corpus, device)
             return
         results = self._make(planned, corpus, device)
-        print((self._path(".md")).read_text())
+        print(self._path(".md").read_text(encoding="utf-8"))
         if planned.table.picture:
             self._draw(planned, corpus, results)
         print(f"Everything is in {self.output.resolve()}")
@@ -150,8 +150,8 @@ class Reproduce:
         self.output.mkdir(parents=True, exist_ok=True)
 
         def write(results: list[Result]) -> None:
-            self._path(".md").write_text(markdown_report(planned, corpus, results, self.command()))
-            self._path(".csv").write_text(csv_table(planned, corpus, results))
+            self._path(".md").write_text(markdown_report(planned, corpus, results, self.command()), encoding="utf-8")
+            self._path(".csv").write_text(csv_table(planned, corpus, results), encoding="utf-8")
             if results:
                 last = results[-1]
                 state = "; ".join(last.failures) or "done"
@@ -160,11 +160,16 @@ class Reproduce:
         write([])
         runs = self.output / self.corpus
         try:
-            return reproduce(planned, corpus, runs, weights=self.weights, device=device, after_row=write)
+            return reproduce(planned, corpus, runs, weights=self._weights(), device=device, after_row=write)
         except InterruptedRunError as error:
             raise InterruptedRunError(
                 f"{error}\nThe rows that are finished are in {self._path('.md')}. To go on:\n  {self.command()}"
             ) from None
+
+    def _weights(self) -> Path | None:
+        """Return the folder to look for weights in: the --output of another reproduction has one for each corpus."""
+        inside = None if self.weights is None else self.weights / self.corpus
+        return inside if inside is not None and inside.is_dir() else self.weights
 
     def _draw(self, planned: Plan, corpus: Corpus, results: list[Result]) -> None:
         nets = {r.row.table_row.label: load_model(r.checkpoints[0])[0] for r in results if r.checkpoints}

@@ -134,6 +134,8 @@ class Train:
             else:
                 run, corpus = self._begun()
             go_on = f"Go on with: pyro-stcn train --resume {shlex.quote(str(run.folder))}"
+            if self.test_particles != Train.test_particles:  # which the folder does not keep
+                go_on += f" --test-particles {self.test_particles}"
             try:
                 self._train(run, corpus, go_on)
             except KeyboardInterrupt:
@@ -183,6 +185,9 @@ class Train:
         run = Run.open(folder)
         recipe = replace(run.recipe, training=replace(run.recipe.training, **self._overridden()))
         run = replace(run, recipe=self._elsewhere(recipe))
+        was, now = (torch.device(one.device).type for one in (recipe, run.recipe))
+        if was != now and (folder / "last.safetensors").exists():
+            raise ValueError(f"--device {self.device}: a run that began on {was} cannot go on on {now}, see --again")
         corpus = run.corpus(self.data.data)
         if run.recipe != recipe or recipe != Run.open(folder).recipe:
             run.write()
@@ -243,7 +248,7 @@ class Train:
         run.say(corpus.description)
         count = sum(p.numel() for p in net.parameters())
         run.say(f"{recipe.preset}: {count:,} parameters on {recipe.device}; objective {recipe.objective.name}")
-        if (weight := training.kl_weight(training.steps)) < 1:
+        if net.latent_names and (weight := training.kl_weight(training.steps)) < 1:
             run.say(
                 f"The KL weight reaches only {weight:.2g} in {training.steps} steps: the run ends in the middle of the "
                 "annealing. Give more --steps or a larger --kl-increment."

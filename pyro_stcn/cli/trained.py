@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 
 from ..checkpoint import load_model
-from ..data import Corpus, DataError, RawFormat
+from ..data import Corpus, DataError, RawFormat, StepKind
 from ..models import SequenceModel
 from ..runs import RECORD, Run
 from .options import Data
@@ -74,6 +74,12 @@ class Trained:
         if corpus.data_dim != self.net.data_dim:
             raise ValueError(
                 f"{self.checkpoint} is a model of {self.net.data_dim} channels, and {corpus.name} has {corpus.data_dim}"
+            )
+        named = (StepKind.ROLL, StepKind.CATEGORIES)  # a channel is what it is called
+        if "channels" in self.facts and self.raw.kind in named and corpus.channels != self.raw.channels:
+            raise ValueError(
+                f"{self.checkpoint} is a model of {self.raw.kind} {', '.join(map(repr, self.raw.channels or ()))}, and "
+                f"{corpus.name} has {', '.join(map(repr, corpus.channels or ()))}"
             )
         if "standardiser" not in self.facts:
             print("It is not kept with the model in what unit its data were: these are standardised by themselves.")

@@ -74,7 +74,8 @@ def reproduce(
                 after_row(results)
     except KeyboardInterrupt:
         # Outside of training: what was being scored is scored again.
-        raise InterruptedRunError(f"{plan.rows[len(results)].preset}: stopped while it was not training") from None
+        row = plan.rows[min(len(results), len(plan.rows) - 1)]  # all rows can be made, and only the last not written
+        raise InterruptedRunError(f"{row.preset}: stopped while it was not training") from None
     return results
 
 

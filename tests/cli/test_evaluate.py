@@ -51,8 +51,20 @@ def test_other_data_are_scored_in_the_unit_of_the_run(finished, walks, tmp_path)
     words = ["--corpus", "arrays", "--data", str(tmp_path / "train.npz"), "--loader", *loader, "--particles", "2"]
     main(["evaluate", str(finished), "--output", str(tmp_path / "other"), *words])
     main(["evaluate", str(finished), "--output", str(tmp_path / "own"), "--particles", "2"])
-    own, other = (json.loads((tmp_path / name / "test.json").read_text())["figures"] for name in ("own", "other"))
+    own, other = (
+        json.loads((tmp_path / name).read_text())["figures"] for name in ("own/test.json", "other/test-of-arrays.json")
+    )
     assert other["ELBO"]["mean"] == pytest.approx(own["ELBO"]["mean"], rel=1e-4)
+
+
+def test_a_model_of_labels_is_scored_on_its_own_labels_alone(tmp_path, capsys):
+    rng = np.random.default_rng(0)
+    for name, labels in (("own", "abcd"), ("other", "bcde")):
+        lines = ["".join(rng.choice(list(labels), 9)) for _ in range(20)]
+        (tmp_path / f"{name}.txt").write_text("\n".join(lines))
+    main([*train(tmp_path / "own.txt", tmp_path / "run", steps=2), "--test-particles", "0"])
+    said = refused(capsys, "evaluate", tmp_path / "run", "--corpus", "arrays", "--data", tmp_path / "other.txt")
+    assert "is a model of categories 'a', 'b', 'c', 'd', and categories has 'b', 'c', 'd', 'e'" in said
 
 
 def test_what_cannot_be_scored_is_refused(finished, walks, tmp_path, capsys):

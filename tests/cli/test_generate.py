@@ -62,6 +62,8 @@ def test_what_cannot_be_generated_is_refused(finished, capsys):
     )
     said = refused(capsys, "generate", finished, "--prefix", 0, "--prefix-steps", 99)
     assert "--prefix-steps 99: the sequence has" in said
+    assert "--prefix-steps goes with --prefix" in refused(capsys, "generate", finished, "--prefix-steps", 3)
+    assert "--seed must be from 0 to 4294967295, not -1" in refused(capsys, "generate", finished, "--seed", -1)
     assert "expected a number" in refused(capsys, "generate", finished, "--latent-temperature", "cold")
     assert "there is no latent 'z9'" in refused(capsys, "generate", finished, "--latent-temperature", "z9=1")
     assert "temperature must be positive" in refused(capsys, "generate", finished, "--temperature", 0)

@@ -28,3 +28,4 @@ def test_a_system_without_latents(walks, tmp_path, capsys):
 
 def test_nonsense_is_refused(finished, capsys):
     assert "must be at least 1" in refused(capsys, "inspect", finished, "--draws", 0)
+    assert "--seed must be from 0" in refused(capsys, "inspect", finished, "--seed", 2**40)

@@ -144,6 +144,22 @@ def test_figure_3_is_a_picture_and_a_table_of_its_models(data, tmp_path, capsys)
     assert "Lines of seed 0" in out
 
 
+def test_figure_3_takes_the_runs_of_table_1(data, tmp_path, monkeypatch):
+    rows = ("vrnn-gmm", "swavenet-normal", "stcn-dense-gmm")
+    command(data, tmp_path, rows=rows).run()
+    monkeypatch.setattr(study, "fit", lambda *_, **__: pytest.fail("it was trained again"))
+    command(data, tmp_path, rows=rows, table="figure3").run()
+
+
+def test_weights_are_found_in_what_another_reproduction_left(data, tmp_path, monkeypatch):
+    command(data, tmp_path / "one", rows=("rnn-gmm",)).run()
+    monkeypatch.setattr(study, "fit", lambda *_, **__: pytest.fail("it was trained again"))
+    for weights in (tmp_path / "one", tmp_path / "one" / "strokes"):
+        output = tmp_path / f"from {weights.name}"
+        command(data, output, "--weights", weights, "--particles", 3, rows=("rnn-gmm",)).run()
+        assert "weights loaded from best.safetensors" in files(output)[0]
+
+
 def test_table_2_prints_kls(data, tmp_path, capsys):
     command(data, tmp_path, rows=(), table="table2").run()
     assert "| STCN | published, IAM-OnDB | ELBO | ≥ 1,339.2 | 964.2 | 846 |" in capsys.readouterr().out
@@ -158,6 +174,7 @@ def test_table_2_prints_kls(data, tmp_path, capsys):
         (["table1", "--corpus", "strokes", "--rows", "srnn-normal"], ValueError, "no row 'srnn-normal'"),
         (["table1", "--corpus", "strokes", "--steps", "0"], ValueError, "at least 1"),
         (["figure3", "--corpus", "strokes", "--lines", "0"], ValueError, "--lines must be at least 1"),
+        (["table1", "--corpus", "strokes", "--device", "abacus"], ValueError, "--device abacus: "),
     ],
 )
 def test_what_cannot_be_done_is_refused_before_anything_is_written(tmp_path, monkeypatch, words, error, says):

@@ -97,8 +97,9 @@ def test_ctrl_c_outside_the_updates_says_how_to_go_on_too(walks, tmp_path, monke
         raise KeyboardInterrupt
 
     monkeypatch.setattr("pyro_stcn.cli.train.evaluate", pressed)
-    said = refused(capsys, *train(walks, tmp_path / "run"), code=130)
+    said = refused(capsys, *train(walks, tmp_path / "run"), "--test-particles", 7, code=130)
     assert "interrupted. Go on with: pyro-stcn train --resume" in said
+    assert said.endswith("run --test-particles 7\n")
 
 
 def test_more_steps_are_a_resumed_run(finished, walks, tmp_path):
@@ -156,6 +157,7 @@ def test_what_cannot_be_is_refused_before_there_is_a_folder(walks, tmp_path, cap
     assert "freebits has one particle" in said("--objective", "freebits", "--particles", "2")
     assert "--free-bits is for --objective freebits" in said("--free-bits", "0.1")
     assert "batch_size must be at least 1" in said("--batch-size", "0")
+    assert "seed must be from 0 to 4294967295, not -1" in said("--seed", "-1")
     assert "--device cuda:77" in said("--device", "cuda:77")
     assert "the loader of arrays has no 'fram'; it has: valid, test, kind, standardise" in said("--loader", "fram=3")
     assert "expected NAME=VALUE" in said("--loader", "frame")
@@ -172,6 +174,13 @@ def test_resume_and_again_take_no_other_options(finished, tmp_path, capsys):
     assert "leave --steps out" in refused(capsys, "train", "--again", finished, "--steps", 2, "--output", tmp_path)
     assert "--again needs --output" in refused(capsys, "train", "--again", finished)
     assert "is no run folder: there is no run.json in it" in refused(capsys, "train", "--resume", tmp_path)
+
+
+def test_a_run_that_cannot_go_on_on_another_device_is_left_as_it_was(finished, capsys):
+    before = (finished / "run.json").read_bytes()
+    said = refused(capsys, "train", "--resume", finished, "--device", "meta")
+    assert "--device meta: a run that began on cpu cannot go on on meta" in said
+    assert (finished / "run.json").read_bytes() == before
 
 
 def test_a_record_that_was_tampered_with_is_refused(finished, tmp_path, capsys):
@@ -216,3 +225,9 @@ def test_handwriting_gets_its_small_preset(tmp_path):
     folder, data = tmp_path / "words", synthetic_strokes(tmp_path / "corpus")
     main([*train(data, folder, corpus="strokes", steps=2), "--test-particles", "0"])
     assert Run.open(folder).recipe.model == preset("iamondb/stcn-dense-gmm-small").model
+
+
+def test_a_system_without_latents_is_told_nothing_of_their_weight(walks, tmp_path, capsys):
+    for system, told in (("rnn", False), ("stcn", True)):
+        main([*train(walks, tmp_path / system, "--system", system, steps=1), "--test-particles", "0"])
+        assert ("The KL weight reaches only" in capsys.readouterr().out) == told

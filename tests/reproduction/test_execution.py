@@ -100,6 +100,17 @@ def test_cut_short_while_scoring_it_goes_on_too(tmp_path, monkeypatch, whole, nu
     assert texts(made, reproduce(made, CORPUS, tmp_path)) == texts(made, results)
 
 
+def test_cut_short_while_the_last_row_is_written_it_goes_on_too(whole):
+    folder, made, _ = whole
+
+    def write(results):
+        if len(results) == len(made.rows):
+            raise KeyboardInterrupt
+
+    with pytest.raises(InterruptedRunError, match="stopped while it was not training"):
+        reproduce(made, CORPUS, folder, after_row=write)
+
+
 def test_a_finished_row_is_never_made_again_also_for_another_table(whole, monkeypatch):
     folder, made, results = whole
     for name in ("fit", "evaluate_as"):
@@ -114,7 +125,9 @@ def test_a_finished_row_is_never_made_again_also_for_another_table(whole, monkey
 
 def test_other_data_in_the_same_folder_are_refused(whole):
     folder, made, _ = whole
-    with pytest.raises(ValueError, match="rnn-gmm-small-4-0 holds a score on other data"):
+    with pytest.raises(
+        ValueError, match="rnn-gmm-small-4-0 holds a score on other data .*Different: test, train, valid$"
+    ):
         reproduce(made, strokes(seed=9), folder)
 
 
