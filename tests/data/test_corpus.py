@@ -1,7 +1,15 @@
 import numpy as np
 import pytest
 
-from pyro_stcn.data import Corpus, DataError, SequenceDataset, Standardiser, load_blizzard, synthetic_blizzard
+from pyro_stcn.data import (
+    Corpus,
+    DataError,
+    SequenceDataset,
+    Standardiser,
+    StreamedWindows,
+    load_blizzard,
+    synthetic_blizzard,
+)
 
 
 def test_in_another_unit_it_is_the_same_raw_data_and_what_is_missing_stays_missing():
@@ -18,11 +26,12 @@ def test_in_another_unit_it_is_the_same_raw_data_and_what_is_missing_stays_missi
         corpus.in_units_of(Standardiser((0.0,) * 3, (1.0,) * 3))
 
 
-def test_streamed_windows_in_another_unit(tmp_path):
-    corpus = load_blizzard(synthetic_blizzard())
-    other = Standardiser(3.0, 7.0)
-    moved = corpus.in_units_of(other)
-    expected = (corpus.standardiser.invert(corpus.test[0].astype(np.float64)) - 3.0) / 7.0
-    np.testing.assert_allclose(moved.test[0], expected, rtol=1e-4, atol=1e-3)
+def test_streamed_windows_are_not_read_for_another_unit(monkeypatch):
+    corpus, other = load_blizzard(synthetic_blizzard()), Standardiser(3.0, 7.0)
+    raw = corpus.standardiser.invert(corpus.test[0].astype(np.float64))
+    with monkeypatch.context() as patch:
+        patch.setattr(StreamedWindows, "__getitem__", lambda *_: pytest.fail("it was read"))
+        moved = corpus.in_units_of(other)
+    np.testing.assert_allclose(moved.test[0], (raw - 3.0) / 7.0, rtol=1e-4, atol=1e-3)
     with pytest.raises(DataError, match="one mean and one standard deviation"):
         corpus.in_units_of(Standardiser((0.0,) * 200, (1.0,) * 200))
