@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import io
 import sys
 from collections.abc import Mapping, Sequence
 from importlib.metadata import PackageNotFoundError, version
@@ -105,6 +106,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     if words == ["--version"]:
         print(f"pyro-stcn {_version()}")
         return
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # no evaluation is lost to a terminal or pipe that has no "±"
+            stream.reconfigure(errors="backslashreplace")
     completion = any(word.startswith("--tyro-") for word in words)
     with friendly(debug):
         kinds = _union(COMMANDS, words, everything=completion)

@@ -1,4 +1,5 @@
 import csv
+import io
 import json
 import shutil
 
@@ -88,3 +89,12 @@ def test_a_filter_for_a_system_that_has_one(walks, tmp_path, capsys):
     main(["evaluate", str(tmp_path / "vrnn"), "--particles", "2", "--filter-particles", "3"])
     assert "FIVO-3" in capsys.readouterr().out
     assert "FIVO-3" in json.loads((tmp_path / "vrnn" / "test.json").read_text())["figures"]
+
+
+def test_figures_are_not_lost_where_their_signs_cannot_be_printed(finished, tmp_path, monkeypatch):
+    out = io.TextIOWrapper(io.BytesIO(), encoding="ascii")
+    monkeypatch.setattr("sys.stdout", out)
+    main(["evaluate", str(finished), "--particles", "2", "--output", str(tmp_path)])
+    out.flush()
+    assert rb" \xb1 " in out.buffer.getvalue()
+    assert " ± " in (tmp_path / "test.txt").read_text(encoding="utf-8")
