@@ -100,8 +100,7 @@ def read_header(path: str | os.PathLike[str]) -> AudioHeader:
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe waits for who writes to it
-            raise AudioError(f"{path}: is not a regular file but a pipe or a device: take it out of the folder")
+        check_regular(path)
         with path.open("rb") as file:
             header = _read_header(path, file)
     except OSError as error:
@@ -150,6 +149,15 @@ class OnwardSoundFile(soundfile.SoundFile):
     def seekable(self) -> bool:
         """Say no."""
         return False
+
+
+def check_regular(path: Path) -> None:
+    """Check that a path, if there is anything, is no pipe: opening one waits for who writes to it.
+
+    :raises AudioError: if it is, or a device.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise AudioError(f"{path}: is not a regular file but a pipe or a device: take it out of the folder")
 
 
 def check_form(path: Path, channels: int, sample_rate: int, expected_rate: int | None) -> None:
