@@ -139,7 +139,7 @@ def _categories(labels: dict[str, _Labels], most: int) -> tuple[str, ...]:
 
 
 def _is_whole(label: str) -> bool:
-    return len(label) < 20 and label.lstrip("-").isdecimal() and str(int(label)) == label
+    return len(label) < 20 and label.removeprefix("-").isdecimal() and str(int(label)) == label
 
 
 def _find(where: str, given: Any, how: _Reading) -> _Labels:

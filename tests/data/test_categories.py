@@ -38,6 +38,10 @@ def test_numbers_are_in_their_order_and_arrays_of_any_kind_are_read(tmp_path):
     assert len(labels(load_categories(tmp_path))) == 7
 
 
+def test_what_looks_like_a_number_and_is_none_is_text():
+    assert load_categories([["--5", "5"], ["5", "--5"], ["-5", "5"]]).channels == ("--5", "-5", "5")
+
+
 def test_a_table_of_labels_and_its_way_back(tmp_path):
     rows = [(who, label) for who, word in zip("vwxyz", WORDS, strict=True) for label in word]
     (tmp_path / "t.csv").write_text("who,state\n" + "".join(f"{who},{label}\n" for who, label in rows))

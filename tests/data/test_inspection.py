@@ -85,6 +85,13 @@ def test_values_that_are_not_finite_are_all_told():
     assert np.isfinite([c.mean for c in report.summary.channels]).all()
 
 
+def test_a_channel_with_so_few_values_that_the_sample_has_none():
+    data = np.full((2**20, 2), np.nan, dtype=np.float32)
+    data[:, 0], data[1, 1], data[3, 1] = np.arange(len(data)) % 7, 1, 2
+    report = inspect_data([data])
+    assert only(report, What.NOT_FINITE).count == len(data) - 2
+
+
 def test_csv_and_its_channels_by_name(tmp_path):
     path = tmp_path / "a.csv"
     rows = [f"{a},{b},{s}" for s in "xyz" for a, b in noise(30, seed=ord(s))]
