@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -188,6 +188,20 @@ def check_complete(path: Path, declared: int, present: int) -> None:
             f"{path}: is truncated: its header declares {declared} samples and "
             f"{present} are there: copy or download the file again"
         )
+
+
+def declared_frames(path: Path, info: Any) -> int:
+    """How many samples of each channel a recording should have.
+
+    libsndfile takes a RIFF or SPHERE file to be as long as what is there of it: the header knows better.
+
+    :param info: what ``soundfile.info`` says of it.
+    :raises AudioError: as :func:`read_header`.
+    """
+    if info.format not in ("WAV", "WAVEX", "NIST"):
+        return int(info.frames)
+    header = read_header(path)
+    return int(max(info.frames * header.declared // max(header.present, 1), info.frames))
 
 
 def write_wav(path: str | os.PathLike[str], samples: np.ndarray, sample_rate: int) -> None:

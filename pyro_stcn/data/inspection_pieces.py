@@ -12,7 +12,7 @@ import numpy as np
 import soundfile
 
 from . import array_files, timit_files
-from .audio import PCM_16, AudioError, OnwardSoundFile, read_header
+from .audio import PCM_16, AudioError, OnwardSoundFile, declared_frames, read_header
 from .checks import DataError, printable
 from .findings import Finding, Severity, What
 
@@ -69,15 +69,15 @@ def recording(file: Path, name: str, part: str | None, frame: int, *, any_encodi
         info = array_files.other_encoding(file) if any_encoding and file.is_file() else None
         if info is not None:
             format, rate, channels = f"{info.format}, {info.subtype}", info.samplerate, info.channels
-            plain, declared = False, info.frames
+            plain, declared, present = False, declared_frames(file, info), info.frames
         else:
             header = read_header(file)
             format, rate, channels = f"{header.format}, {header.encoding}", header.sample_rate, header.channels
-            plain, declared = header.encoding == PCM_16, header.declared // 2
-            if plain and header.present < header.declared:
-                detail = f"{declared} samples declared, {header.present // 2} there"
-                yield error(What.TRUNCATED, detail, file, sequence=name, step=header.present // 2)
-                return
+            plain, declared, present = header.encoding == PCM_16, header.declared // 2, header.present // 2
+        if (plain or info is not None) and present < declared:
+            detail = f"{declared} samples declared, {present} there"
+            yield error(What.TRUNCATED, detail, file, sequence=name, step=present)
+            return
     except (AudioError, OSError) as problem:
         yield error(What.UNREADABLE, problem, file, sequence=name)
         return

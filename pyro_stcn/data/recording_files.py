@@ -37,6 +37,7 @@ from .audio import (
     check_complete,
     check_form,
     check_regular,
+    declared_frames,
     read_header,
 )
 from .checks import DataError, printable
@@ -184,7 +185,6 @@ def _examine(path: Path, sample_rate: int) -> _Plan:
             head = file.read(12)
     except OSError as error:
         raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from error
-    header = None
     if head.startswith((b"RIFF", b"NIST_1A")) or not head:
         header = read_header(path)
         check_form(path, header.channels, header.sample_rate, sample_rate)
@@ -200,9 +200,7 @@ def _examine(path: Path, sample_rate: int) -> _Plan:
             "ffmpeg -i IN -c:a pcm_s16le OUT.wav"
         ) from error
     check_form(path, info.channels, info.samplerate, sample_rate)
-    # libsndfile takes a file to be as long as what is there of it: the header knows better.
-    whole = info.frames if header is None else info.frames * header.declared // max(header.present, 1)
-    check_complete(path, max(whole, info.frames), info.frames)
+    check_complete(path, declared_frames(path, info), info.frames)
     if 2 * info.frames > _RIFF_MOST:
         raise AudioError(f"{path}: has {info.frames} samples, more than a RIFF file can hold: cut it into pieces")
     return _Plan(info.frames, slack=_LAST_FRAMES if info.format == "MP3" else 0)

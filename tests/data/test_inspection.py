@@ -270,6 +270,17 @@ def test_a_folder_of_recordings(tmp_path):
     load_arrays(tmp_path)
 
 
+@pytest.mark.parametrize("subtype", ["FLOAT", "PCM_24"])
+def test_a_truncated_recording_of_another_encoding(tmp_path, subtype):
+    for name in "abc":
+        soundfile.write(tmp_path / f"{name}.wav", speech(seed=ord(name)), 16000, subtype=subtype)
+    path = tmp_path / "b.wav"
+    path.write_bytes(path.read_bytes()[:20_000])
+    assert only(inspect_data(tmp_path), What.TRUNCATED).file == str(path)
+    with pytest.raises(DataError, match=r"b\.wav: is truncated: its header declares 16000 samples and [46]\d\d\d are"):
+        load_arrays(tmp_path)
+
+
 def test_parts_by_folders(tmp_path):
     for part, seeds in (("train", (0, 1, 2)), ("val", (3, 1)), ("test", (4, 5))):
         (tmp_path / part).mkdir()
