@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from . import array_files, timit_files
+from . import array_files
 from .audio import PCM_16, AudioError, OnwardSoundFile, declared_frames, read_header
 from .checks import DataError, printable
 from .findings import Finding, Severity, What
@@ -57,10 +57,13 @@ def error(what: What, problem: str | Exception, file: object = None, **where: An
     return Finding(Severity.ERROR, what, detail, None if file is None else str(file), **where)
 
 
-def recording(file: Path, name: str, part: str | None, frame: int, *, any_encoding: bool) -> Found:
+def recording(
+    file: Path, name: str, part: str | None, frame: int, *, any_encoding: bool, required_rate: int | None = None
+) -> Found:
     """A recording of any length, in blocks.
 
     :param any_encoding: whether the loader takes whatever libsndfile decodes, or 16-bit PCM alone.
+    :param required_rate: the rate that the loader wants, None if all have to be alike.
     """
     try:
         if file.is_file() and file.stat().st_size == 0:
@@ -91,8 +94,7 @@ def recording(file: Path, name: str, part: str | None, frame: int, *, any_encodi
         yield error(What.SHORT, f"{declared} samples, fewer than a step of {frame}", file, sequence=name)
         return
     blocks = _blocks(file, plain, declared)
-    required = None if any_encoding else timit_files.SAMPLE_RATE
-    yield Piece(name, str(file), part, 1, blocks, ("sample",), rate, required, format)
+    yield Piece(name, str(file), part, 1, blocks, ("sample",), rate, required_rate, format)
 
 
 def _blocks(file: Path, plain: bool, declared: int | None) -> Iterator[np.ndarray]:

@@ -270,6 +270,22 @@ def test_a_folder_of_recordings(tmp_path):
     load_arrays(tmp_path)
 
 
+def test_long_recordings_are_read_one_by_one_and_all(tmp_path):
+    """Whatever their loader would refuse, and however few they are."""
+    for name in "abcd":
+        write_wav(tmp_path / f"{name}.wav", speech(seed=ord(name)), 16000)
+    write_wav(tmp_path / "rate.wav", speech(seed=9), 8000)
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "page.mp3").write_text("<html>")
+    os.mkfifo(tmp_path / "pipe.wav")
+    report = inspect_data(tmp_path, corpus="blizzard")
+    assert report.summary.sequences == 5
+    assert only(report, What.RATE).sequence == "rate"
+    assert only(report, What.EMPTY).sequence == "empty"
+    assert {f.sequence for f in report.findings if f.what is What.UNREADABLE} == {"page", "pipe"}
+    assert report.summary.lengths[-1] == 16000
+
+
 @pytest.mark.parametrize("subtype", ["FLOAT", "PCM_24"])
 def test_a_truncated_recording_of_another_encoding(tmp_path, subtype):
     for name in "abc":
