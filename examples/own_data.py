@@ -28,7 +28,7 @@ from pyro.infer import TraceMeanField_ELBO
 
 from pyro_stcn import TrainingConfig, evaluate, fit, generate, impute, load_model, plots
 from pyro_stcn.checkpoint import CheckpointError
-from pyro_stcn.data import Corpus, DataError, RawFormat, StepKind, load_own
+from pyro_stcn.data import Corpus, DataError, RawFormat, StepKind, load_own, recognise
 from pyro_stcn.models import SequenceModel
 from pyro_stcn.presets import stcn_for
 
@@ -118,13 +118,15 @@ def load(args: Args) -> Corpus:
         return load_own(made_up(args.seed), missing="mark", seed=args.seed, name="made up")
     wanted = {"sequence_column": args.sequence_column, "missing": args.missing, "frame": args.frame}
     options: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
+    if recognise(args.data) != "strokes":  # a stroke-3 file has its parts, and nothing is held out
+        options["seed"] = args.seed
     if args.test_files is None:
         return load_own(args.data, kind=args.kind, **options)
     files = sorted(file for file in args.data.rglob("*") if file.is_file() and not file.name.startswith("."))
     test = [file for file in files if fnmatch(file.name, args.test_files)]
     if not 0 < len(test) < len(files):
         raise ValueError(f"--test-files {args.test_files!r} is the name of {len(test)} of {len(files)} files")
-    return load_own([f for f in files if f not in test], test=test, kind=args.kind, seed=args.seed, **options)
+    return load_own([f for f in files if f not in test], test=test, kind=args.kind, **options)
 
 
 def made_up(seed: int, count: int = 120) -> list[np.ndarray]:

@@ -29,6 +29,13 @@ def example():
     return runpy.run_path(str(EXAMPLE))
 
 
+def test_the_seed_is_that_of_what_is_held_out(example, tmp_path):
+    args = example["Args"]
+    load = lambda kind, seed: example["load"](args(data=make(kind, tmp_path / kind), seed=seed))  # noqa: E731
+    assert len({load("audio", seed).test.names for seed in range(5)}) > 1
+    assert load("strokes", 3).test.names == load("strokes", 4).test.names
+
+
 def make(kind, folder):
     """Write a small file of a kind; returns its path."""
     folder.mkdir(exist_ok=True)
@@ -40,7 +47,7 @@ def make(kind, folder):
     elif kind == "categories":
         path.write_text("\n".join(["abcabc", "bcabca"] * 4))
     elif kind == "audio":
-        path.mkdir()
+        path.mkdir(exist_ok=True)
         for i in range(6):
             write_wav(path / f"{i}.wav", RNG.normal(0, 0.05, 1000), 8000)
     else:

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 import torch
 
-from .audio import AudioError, frames, read_audio
+from .audio import AudioError, check_complete, declared_frames, frames, read_audio
 from .checks import DataError, printable
 from .csv_files import read_csv
 from .npz_files import read_npy, read_npz
@@ -251,6 +251,7 @@ def _decode(path: Path, info: Any, max_bytes: int) -> np.ndarray:
         )
     if not 0 < info.frames * 4 <= max_bytes:
         raise AudioError(f"{path}: declares {info.frames} samples, expected 1 to {max_bytes // 4} (see max_bytes)")
+    check_complete(path, declared_frames(path, info), info.frames)
     try:
         samples, _ = soundfile.read(os.fsencode(path), dtype="float32")
     except soundfile.SoundFileError as error:

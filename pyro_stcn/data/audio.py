@@ -12,7 +12,7 @@ import struct
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 import soundfile
@@ -100,8 +100,7 @@ def read_header(path: str | os.PathLike[str]) -> AudioHeader:
     """
     path = Path(path)
     try:
-        if path.exists() and not path.is_file() and not path.is_dir():  # opening a pipe waits for who writes to it
-            raise AudioError(f"{path}: is not a regular file but a pipe or a device: take it out of the folder")
+        check_regular(path)
         with path.open("rb") as file:
             header = _read_header(path, file)
     except OSError as error:
@@ -152,6 +151,15 @@ class OnwardSoundFile(soundfile.SoundFile):
         return False
 
 
+def check_regular(path: Path) -> None:
+    """Check that a path, if there is anything, is no pipe: opening one waits for who writes to it.
+
+    :raises AudioError: if it is, or a device.
+    """
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise AudioError(f"{path}: is not a regular file but a pipe or a device: take it out of the folder")
+
+
 def check_form(path: Path, channels: int, sample_rate: int, expected_rate: int | None) -> None:
     """Check that a recording is mono and has the rate that is expected, if any.
 
@@ -180,6 +188,20 @@ def check_complete(path: Path, declared: int, present: int) -> None:
             f"{path}: is truncated: its header declares {declared} samples and "
             f"{present} are there: copy or download the file again"
         )
+
+
+def declared_frames(path: Path, info: Any) -> int:
+    """How many samples of each channel a recording should have.
+
+    libsndfile takes a RIFF or SPHERE file to be as long as what is there of it: the header knows better.
+
+    :param info: what ``soundfile.info`` says of it.
+    :raises AudioError: as :func:`read_header`.
+    """
+    if info.format not in ("WAV", "WAVEX", "NIST"):
+        return int(info.frames)
+    header = read_header(path)
+    return int(max(info.frames * header.declared // max(header.present, 1), info.frames))
 
 
 def write_wav(path: str | os.PathLike[str], samples: np.ndarray, sample_rate: int) -> None:

@@ -326,12 +326,10 @@ def _mark(
     sequences: tuple[np.ndarray, ...], names: tuple[str, ...], observed: tuple[np.ndarray | None, ...]
 ) -> tuple[tuple[np.ndarray, ...], tuple[np.ndarray | None, ...]]:
     """Return the sequences with zeros where they are not observed, and the marks; no marks where all is observed."""
-    if not any(known is not None and not np.all(known) for known in observed):
-        return sequences, ()
-    if len(observed) != len(sequences):
+    if observed and len(observed) != len(sequences):
         raise DataError(f"there are {len(sequences)} sequences and {len(observed)} marks: give each its own, or None")
-    cleaned, marks = list(sequences), [None if known is None or np.all(known) else known for known in observed]
-    for i, known in enumerate(marks):
+    cleaned, marks = list(sequences), list(observed)
+    for i, known in enumerate(observed):
         if known is None or not isinstance(sequences[i], np.ndarray):  # the latter is left for check_sequence
             continue
         name = names[i] if i < len(names) else i
@@ -340,11 +338,14 @@ def _mark(
                 f"the mark of sequence {name!r} must be a bool array of shape (T,), here {np.shape(sequences[i])[:1]}, "
                 "True where a step is observed"
             )
+        if known.all():
+            marks[i] = None
+            continue
         if not known.any():
             raise DataError(f"sequence {name!r} has no step that is observed: leave it out")
         cleaned[i] = sequences[i].copy()
         cleaned[i][~known] = 0
-    return tuple(cleaned), tuple(marks)
+    return tuple(cleaned), tuple(marks) if any(known is not None for known in marks) else ()
 
 
 def _float32(array: np.ndarray) -> np.ndarray:

@@ -139,7 +139,7 @@ def _categories(labels: dict[str, _Labels], most: int) -> tuple[str, ...]:
 
 
 def _is_whole(label: str) -> bool:
-    return len(label) < 20 and label.lstrip("-").isdecimal() and str(int(label)) == label
+    return len(label) < 20 and label.removeprefix("-").isdecimal() and str(int(label)) == label
 
 
 def _find(where: str, given: Any, how: _Reading) -> _Labels:
@@ -188,7 +188,7 @@ def _sequence(where: str, item: Any) -> tuple[str, ...]:
         raise DataError(
             f"{where} holds {wrong[0]!r:.60}, which is no label: expected whole numbers or text that is not empty"
         )
-    return tuple(str(label) for label in array)
+    return tuple(str(int(label)) if isinstance(label, bool) else str(label) for label in array)
 
 
 def _folder(path: Path, how: _Reading) -> _Labels:
@@ -212,7 +212,7 @@ def _file(path: Path, name: str, how: _Reading) -> _Labels:
     suffix = path.suffix.lower()
     if suffix == ".txt":
         try:
-            lines = path.read_text("utf-8-sig").splitlines()
+            lines = path.read_text("utf-8-sig").split("\n")  # splitlines splits at more than what ends a line
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: cannot be read as text in UTF-8 ({error}): save it again in UTF-8") from error
         kept = [number for number, line in enumerate(lines) if line]

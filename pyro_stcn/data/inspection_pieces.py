@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from . import array_files, timit_files
-from .audio import PCM_16, AudioError, OnwardSoundFile, read_header
+from . import array_files
+from .audio import PCM_16, AudioError, OnwardSoundFile, declared_frames, read_header
 from .checks import DataError, printable
 from .findings import Finding, Severity, What
 
@@ -57,10 +57,13 @@ def error(what: What, problem: str | Exception, file: object = None, **where: An
     return Finding(Severity.ERROR, what, detail, None if file is None else str(file), **where)
 
 
-def recording(file: Path, name: str, part: str | None, frame: int, *, any_encoding: bool) -> Found:
+def recording(
+    file: Path, name: str, part: str | None, frame: int, *, any_encoding: bool, required_rate: int | None = None
+) -> Found:
     """A recording of any length, in blocks.
 
     :param any_encoding: whether the loader takes whatever libsndfile decodes, or 16-bit PCM alone.
+    :param required_rate: the rate that the loader wants, None if all have to be alike.
     """
     try:
         if file.is_file() and file.stat().st_size == 0:
@@ -69,15 +72,15 @@ def recording(file: Path, name: str, part: str | None, frame: int, *, any_encodi
         info = array_files.other_encoding(file) if any_encoding and file.is_file() else None
         if info is not None:
             format, rate, channels = f"{info.format}, {info.subtype}", info.samplerate, info.channels
-            plain, declared = False, info.frames
+            plain, declared, present = False, declared_frames(file, info), info.frames
         else:
             header = read_header(file)
             format, rate, channels = f"{header.format}, {header.encoding}", header.sample_rate, header.channels
-            plain, declared = header.encoding == PCM_16, header.declared // 2
-            if plain and header.present < header.declared:
-                detail = f"{declared} samples declared, {header.present // 2} there"
-                yield error(What.TRUNCATED, detail, file, sequence=name, step=header.present // 2)
-                return
+            plain, declared, present = header.encoding == PCM_16, header.declared // 2, header.present // 2
+        if (plain or info is not None) and present < declared:
+            detail = f"{declared} samples declared, {present} there"
+            yield error(What.TRUNCATED, detail, file, sequence=name, step=present)
+            return
     except (AudioError, OSError) as problem:
         yield error(What.UNREADABLE, problem, file, sequence=name)
         return
@@ -91,8 +94,7 @@ def recording(file: Path, name: str, part: str | None, frame: int, *, any_encodi
         yield error(What.SHORT, f"{declared} samples, fewer than a step of {frame}", file, sequence=name)
         return
     blocks = _blocks(file, plain, declared)
-    required = None if any_encoding else timit_files.SAMPLE_RATE
-    yield Piece(name, str(file), part, 1, blocks, ("sample",), rate, required, format)
+    yield Piece(name, str(file), part, 1, blocks, ("sample",), rate, required_rate, format)
 
 
 def _blocks(file: Path, plain: bool, declared: int | None) -> Iterator[np.ndarray]:

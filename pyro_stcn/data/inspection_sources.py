@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from . import array_files, deepwriting, iamondb_files, stroke_files, timit_files
+from . import array_files, blizzard, deepwriting, iamondb_files, recording_files, stroke_files, timit_files
 from .array_files import Reading, find_sequences
 from .checks import DataError, check_form, printable
 from .corpora import CORPORA
@@ -160,7 +160,8 @@ def _timit(path: Path, how: Reading) -> Found:
             yield error(What.BOTH_PARTS, detail, copies[0].path, sequence=name)
         part, readable = next(iter(parts), None), []
         for copy in copies:
-            items = list(recording(copy.path, name, part, how.frame, any_encoding=False))
+            rate = timit_files.SAMPLE_RATE
+            items = list(recording(copy.path, name, part, how.frame, any_encoding=False, required_rate=rate))
             pieces = [item for item in items if isinstance(item, Piece)]
             if pieces or len(copies) == 1:
                 readable += items
@@ -174,6 +175,17 @@ def _timit(path: Path, how: Reading) -> Found:
                 yield item
             elif first is not None and not equal_recordings(first, item):
                 yield error(What.COPIES, f"other samples than {first.file}", item.file, sequence=name)
+
+
+def _blizzard(path: Path, how: Reading) -> Found:
+    try:
+        found = recording_files.find_recordings(path)
+    except DataError as problem:
+        yield error(What.UNREADABLE, problem, path)
+        return
+    rate = blizzard.SAMPLE_RATE
+    for name, file in found.items():
+        yield from recording(file, name, None, how.frame, any_encoding=True, required_rate=rate)
 
 
 def _rest(finding: Finding) -> tuple[Any, ...]:
@@ -264,6 +276,7 @@ def _deepwriting(path: Path, how: Reading) -> Found:
 
 _READERS: dict[str, Callable[[Path, Reading], Found]] = {
     "timit": _timit,
+    "blizzard": _blizzard,
     "iamondb": _iamondb,
     "deepwriting": _deepwriting,
     "strokes": _strokes,

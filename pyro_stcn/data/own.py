@@ -61,7 +61,8 @@ def load_own(
             raise DataError(f"{train}: a stroke-3 file holds its own parts: give it alone")
         return load_strokes(train, **options)
     corpus = load_arrays(train, valid, test, keep=(_PEN,), **options)
-    if corpus.data_dim != _PEN + 1 or not all(np.isin(s[:, _PEN], (0, 1)).all() for s in corpus.train.sequences):
+    every = [s for part in (corpus.train, corpus.valid, corpus.test) for s in part.sequences]
+    if corpus.data_dim != _PEN + 1 or not all(np.isin(s[:, _PEN], (0, 1)).all() for s in every):
         raise DataError("pen strokes have three channels: dx, dy, and 1 where the pen is lifted, else 0")
     return replace(corpus, kind=StepKind.STROKES)
 

@@ -56,6 +56,7 @@ class PrefetchedBatches(ShuffledBatches):
             self._ready = iter(loader)
         batch = next(self._ready)
         if isinstance(batch, DataError):
+            self.close()  # what was read ahead belongs to places behind this one, where the stream still is
             raise batch
         return batch
 

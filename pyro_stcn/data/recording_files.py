@@ -19,16 +19,28 @@ import hashlib
 import json
 import os
 import shutil
+import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from .audio import PCM_16, AudioError, AudioFormat, OnwardSoundFile, as_int16, check_complete, check_form, read_header
-from .checks import DataError
+from .audio import (
+    PCM_16,
+    AudioError,
+    AudioFormat,
+    OnwardSoundFile,
+    as_int16,
+    check_complete,
+    check_form,
+    check_regular,
+    declared_frames,
+    read_header,
+)
+from .checks import DataError, printable
 from .made_once import cache_folder, replace_file
 from .tape import Recording, Tape
 from .timit_files import walk
@@ -42,6 +54,7 @@ _BLOCK = 2**18  # samples read at once
 _RIFF_MOST = 2**32 - 2**16  # bytes of samples: the length in a RIFF header has 32 bits
 _LAST_FRAMES = 2304  # samples of two MP3 frames: programs do not agree about the last ones
 _FORM = 1  # of the notes: raise it when they change
+_NOTED_EVERY = 10.0  # seconds: notes are written as a whole, after each of many recordings would take most of the time
 
 
 @dataclass(frozen=True)
@@ -73,7 +86,7 @@ def open_recordings(
 ) -> Tape:
     """Find, check and note all recordings below a folder, with progress bars on a terminal.
 
-    An interrupted run goes on where it was.
+    An interrupted run goes on where it was; one that was killed, where it was some seconds before.
 
     :param root: the folder. Which files are recordings is decided by their ending (:data:`SUFFIXES`), what they are by
         their content; hidden files are left aside.
@@ -82,14 +95,19 @@ def open_recordings(
         ``root``. Default: the cache (``$PYRO_STCN_CACHE`` or ~/.cache/pyro-stcn); there without being asked only if
         they take no more than 2 GiB or ``$PYRO_STCN_CACHE`` is set.
     :returns: the recordings in the order of their names, the paths below ``root`` without ending.
-    :raises DataError: if the folder is missing or holds no recording, a recording is there in two formats, or there is
-        no room for the copies.
+    :raises DataError: if the folder is missing or holds no recording, a recording is there in two formats, the copies
+        would be below ``root``, or there is no room for them.
     :raises AudioError: for the first recording that cannot be used, and how many there are.
     """
     root = Path(root)
-    found = _find(root)
+    found = find_recordings(root)
     kept = Path(decoded) if decoded is not None else cache_folder()
     place = root.resolve()
+    if kept.resolve().is_relative_to(place):
+        raise DataError(
+            f"{kept}: is below {root}, where copies would be taken for recordings the next time: give a folder outside "
+            "of it, decoded=FOLDER or PYRO_STCN_CACHE"
+        )
     folder = kept / f"recordings-{place.name}-{hashlib.sha256(os.fsencode(place)).hexdigest()[:12]}"
     notes = {n: note for n, note in _read_notes(folder / "recordings.json").items() if n in found}
     todo = [name for name, path in found.items() if not _is_current(notes.get(name), name, path, folder, sample_rate)]
@@ -110,21 +128,31 @@ def open_recordings(
         unit_scale=True,
         disable=None,
     )
-    with bar:
-        for name, plan in plans.items():
-            try:
-                notes[name] = _read_through(found[name], folder, name, plan, sample_rate)
-            except AudioError as error:
-                problems.append(error)
-                continue
-            replace_file(folder / "recordings.json", lambda path: path.write_text(_as_json(notes)))
-            bar.update(plan.samples // sample_rate)
+    noted = time.monotonic()
+    try:
+        with bar:
+            for name, plan in plans.items():
+                try:
+                    notes[name] = _read_through(found[name], folder, name, plan, sample_rate)
+                except AudioError as error:
+                    problems.append(error)
+                    continue
+                bar.update(plan.samples // sample_rate)
+                if time.monotonic() - noted > _NOTED_EVERY:
+                    _write_notes(folder, notes)
+                    noted = time.monotonic()
+    finally:
+        if plans:
+            _write_notes(folder, notes)
     _raise_first(problems, len(found))
     return Tape([_recording(name, found[name], notes[name], folder) for name in found], folder)
 
 
-def _find(root: Path) -> dict[str, Path]:
-    """The files by the names of their recordings, sorted."""
+def find_recordings(root: Path) -> dict[str, Path]:
+    """The files by the names of their recordings, sorted.
+
+    :raises DataError: as :func:`open_recordings`.
+    """
     if not root.is_dir():
         what = "is a file, not a folder" if root.exists() else "does not exist"
         raise DataError(f"{root}: {what}: give the folder that holds the recordings, at any depth")
@@ -134,7 +162,7 @@ def _find(root: Path) -> dict[str, Path]:
         if path.suffix.lower() not in SUFFIXES or path.name.startswith("."):
             others += 1
             continue
-        name = path.relative_to(root).with_suffix("").as_posix()
+        name = printable(path.relative_to(root).with_suffix("").as_posix())
         if name in found:
             raise DataError(
                 f"recording {name!r} is there twice, {found[name].name} and {path.name} in {path.parent}: keep one, or "
@@ -151,12 +179,12 @@ def _find(root: Path) -> dict[str, Path]:
 
 def _examine(path: Path, sample_rate: int) -> _Plan:
     """Check what can be checked without decoding."""
+    check_regular(path)
     try:
         with path.open("rb") as file:
             head = file.read(12)
     except OSError as error:
         raise AudioError(f"{path}: cannot be read: {error.strerror or error}") from error
-    header = None
     if head.startswith((b"RIFF", b"NIST_1A")) or not head:
         header = read_header(path)
         check_form(path, header.channels, header.sample_rate, sample_rate)
@@ -165,16 +193,14 @@ def _examine(path: Path, sample_rate: int) -> _Plan:
             if header.format is AudioFormat.RIFF:
                 return _Plan(header.declared // 2, header.offset)
     try:
-        info = soundfile.info(str(path))
+        info = soundfile.info(os.fsencode(path))  # bytes: not every name is UTF-8
     except soundfile.SoundFileError as error:
         raise AudioError(
             f"{path}: is no recording that can be read ({error}): copy or download it again, or convert it with: "
             "ffmpeg -i IN -c:a pcm_s16le OUT.wav"
         ) from error
     check_form(path, info.channels, info.samplerate, sample_rate)
-    # libsndfile takes a file to be as long as what is there of it: the header knows better.
-    whole = info.frames if header is None else info.frames * header.declared // max(header.present, 1)
-    check_complete(path, max(whole, info.frames), info.frames)
+    check_complete(path, declared_frames(path, info), info.frames)
     if 2 * info.frames > _RIFF_MOST:
         raise AudioError(f"{path}: has {info.frames} samples, more than a RIFF file can hold: cut it into pieces")
     return _Plan(info.frames, slack=_LAST_FRAMES if info.format == "MP3" else 0)
@@ -207,7 +233,7 @@ def _read_through(path: Path, folder: Path, name: str, plan: _Plan, sample_rate:
         return _Note(**of_file, offset=plan.offset, samples=tally.read, sha256=tally.finish(path, plan))
 
     def write(unfinished: Path) -> None:
-        with soundfile.SoundFile(unfinished, "w", sample_rate, 1, "PCM_16", format="WAV") as file:
+        with soundfile.SoundFile(os.fsencode(unfinished), "w", sample_rate, 1, "PCM_16", format="WAV") as file:
             for block in _decoded_blocks(path):
                 tally.add(block)
                 file.write(block)
@@ -244,7 +270,8 @@ class _Tally:
 
         :raises AudioError: if there were fewer than declared, or all are the same.
         """
-        check_complete(path, plan.samples, self.read + plan.slack)
+        if self.read + plan.slack < plan.samples:
+            check_complete(path, plan.samples, self.read)
         if self.low >= self.high:
             raise AudioError(f"{path}: holds silence only ({self.read} samples, all {self.low}): leave it out")
         return self.hash.hexdigest()
@@ -252,7 +279,7 @@ class _Tally:
 
 def _decoded_blocks(path: Path) -> Iterator[np.ndarray]:
     try:
-        with OnwardSoundFile(str(path)) as file:
+        with OnwardSoundFile(os.fsencode(path)) as file:
             # Floats, because libsndfile turns the samples of a float file into int16 without scaling them.
             while len(block := file.read(_BLOCK, dtype="float32")):
                 yield as_int16(path, block)
@@ -300,8 +327,9 @@ def _read_notes(path: Path) -> dict[str, _Note]:
         return {}
 
 
-def _as_json(notes: dict[str, _Note]) -> str:
-    return json.dumps({"form": _FORM, "recordings": {name: asdict(note) for name, note in sorted(notes.items())}})
+def _write_notes(folder: Path, notes: dict[str, _Note]) -> None:
+    content = {"form": _FORM, "recordings": {name: vars(note) for name, note in sorted(notes.items())}}
+    replace_file(folder / "recordings.json", lambda path: path.write_text(json.dumps(content)))
 
 
 def _raise_first(problems: list[AudioError], count: int) -> None:

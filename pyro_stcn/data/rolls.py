@@ -61,10 +61,15 @@ def load_rolls(
     :raises ValueError: if an argument is out of range.
     """
     how = HoldOut(valid_fraction, test_fraction, seed)
-    given = _parts_of_file(given_parts(train, valid, test), max_bytes)
+    passed = given_parts(train, valid, test)
+    given = _parts_of_file(passed, max_bytes)
+    where = {
+        part: place(part, passed[part]) if len(given) == len(passed) else f"{place('train', train)}: {part}"
+        for part in given
+    }
     if lowest is not None and any(_is_notes(g) for g in given.values()):
         raise ValueError("lowest is for arrays: lists of notes say which they are")
-    notes = {part: _notes(place(part, g), g) for part, g in given.items() if _is_notes(g)}
+    notes = {part: _notes(where[part], g) for part, g in given.items() if _is_notes(g)}
     heights = [note for one in notes.values() for steps in one for step in steps for note in step]
     keys = PIANO if all(note in PIANO for note in heights) else MIDI
     steps = sum(len(steps) for one in notes.values() for steps in one)
@@ -75,14 +80,14 @@ def load_rolls(
     sources = {
         part: _drawn(notes[part], keys)
         if part in notes
-        else find_sequences(part, g, Reading(1, sequence_column, max_bytes))
+        else find_sequences(where[part], g, Reading(1, sequence_column, max_bytes))
         for part, g in given.items()
     }
     for part, source in sources.items():
         if not source.sequences:
-            raise DataError(f"{place(part, given[part])}: there are no sequences: at least one is needed")
+            raise DataError(f"{where[part]}: there are no sequences: at least one is needed")
     check_sequences([s for source in sources.values() for s in source.sequences], full_names(sources))
-    _check_bits(sources)
+    _check_bits(sources, where)
     width = sources["train"].sequences[0].shape[1]
     first = keys[0] if notes else _first(width, lowest)
     parts, told = split(sources, how)
@@ -182,15 +187,16 @@ def _drawn(notes: Notes, keys: range) -> Source:
     return Source(tuple(sequences), tuple(str(i) for i in range(len(sequences))))
 
 
-def _check_bits(sources: dict[str, Source]) -> None:
+def _check_bits(sources: dict[str, Source], where: dict[str, str]) -> None:
     for part, source in sources.items():
         for name, array in zip(source.names, source.sequences, strict=True):
             wrong = ~np.isin(array, (0, 1))
             if wrong.any():
                 step, channel = np.argwhere(wrong)[0]
                 raise DataError(
-                    f"sequence '{part}/{name}' holds {array[step, channel]:g} at step {step}, channel {channel}, the "
-                    f"first of {wrong.sum()} values that are neither 0 nor 1: a roll has bits (velocities: array > 0)"
+                    f"{where[part]}: sequence '{part}/{name}' holds {array[step, channel]:g} at step {step}, channel "
+                    f"{channel}, the first of {wrong.sum()} values that are neither 0 nor 1: a roll has bits "
+                    "(velocities: array > 0)"
                 )
 
 

@@ -144,6 +144,8 @@ def _outliers(overall: Overall, plain: np.ndarray) -> Iterator[Finding]:
     moments = overall.moments
     for c in np.flatnonzero(plain):
         values = rows[np.isfinite(rows[:, c]), c]
+        if not len(values):  # a channel with so few that the sample has none of them
+            continue
         centre = float(np.median(values))
         size = np.sort(np.abs(values - centre))
         usual = size[max(min(int(_TAIL * (len(size) - 1)), len(size) - 1 - _TAIL_LEAST), 0)]

@@ -59,6 +59,10 @@ def test_parts_that_are_given():
     twice = load_arrays(SEQUENCES, SEQUENCES[:2], SEQUENCES[1:4])
     assert "2 sequences of valid are also in the training part" in twice.description
     assert "3 sequences of test are also in the training part" in twice.description
+    single = [np.round(100 * s).astype(np.float32) for s in SEQUENCES]
+    other = load_arrays([s.astype(np.float64) for s in single], single[:1], [s.astype(int) for s in single[:2]])
+    assert "1 sequences of valid are also in the training part" in other.description
+    assert "2 sequences of test are also in the training part" in other.description
 
 
 def test_one_array_and_one_channel():

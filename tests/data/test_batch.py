@@ -217,6 +217,9 @@ def test_marks_that_do_not_fit_are_refused():
         ((marks[0],), "3 sequences and 1 marks"),
         ((marks[0][:3], None, None), r"mark of sequence 'b0' must be a bool array of shape \(T,\), here \(4,\)"),
         ((marks[0].astype(int), None, None), "mark of sequence 'b0' must be a bool array"),
+        ((np.array([1, 3]), None, None), "mark of sequence 'b0' must be a bool array"),  # the numbers of steps
+        ((np.ones(3, dtype=bool), None, None), r"'b0' must be a bool array of shape \(T,\), here \(4,\)"),
+        ((np.ones(4, dtype=bool),), "3 sequences and 1 marks"),
         ((None, np.zeros(3, dtype=bool), None), "sequence 'b1' has no step that is observed: leave it out"),
         ((None, None, marks[2]), "'b0' is not finite: nan at step 1, channel 0"),
     ):

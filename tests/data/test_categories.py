@@ -38,6 +38,24 @@ def test_numbers_are_in_their_order_and_arrays_of_any_kind_are_read(tmp_path):
     assert len(labels(load_categories(tmp_path))) == 7
 
 
+def test_what_looks_like_a_number_and_is_none_is_text():
+    assert load_categories([["--5", "5"], ["5", "--5"], ["-5", "5"]]).channels == ("--5", "-5", "5")
+
+
+def test_truth_is_one_in_lists_and_arrays():
+    corpus = load_categories([[True, False]], [np.array([True, False])], [[0, 1]])
+    assert corpus.channels == ("0", "1")
+    assert corpus.train[0].tolist() == corpus.valid[0].tolist() == [[0, 1], [1, 0]]
+
+
+def test_a_line_ends_where_a_line_ends(tmp_path):
+    (tmp_path / "t.txt").write_bytes("ab\x0cb\u2028a\r\n\nba\nab".encode())
+    corpus = load_categories(tmp_path / "t.txt")
+    names = sorted(name for part in (corpus.train, corpus.valid, corpus.test) for name in part.names)
+    assert names == ["t/1", "t/3", "t/4"]
+    assert "\x0c" in corpus.channels
+
+
 def test_a_table_of_labels_and_its_way_back(tmp_path):
     rows = [(who, label) for who, word in zip("vwxyz", WORDS, strict=True) for label in word]
     (tmp_path / "t.csv").write_text("who,state\n" + "".join(f"{who},{label}\n" for who, label in rows))

@@ -85,6 +85,13 @@ def test_values_that_are_not_finite_are_all_told():
     assert np.isfinite([c.mean for c in report.summary.channels]).all()
 
 
+def test_a_channel_with_so_few_values_that_the_sample_has_none():
+    data = np.full((2**20, 2), np.nan, dtype=np.float32)
+    data[:, 0], data[1, 1], data[3, 1] = np.arange(len(data)) % 7, 1, 2
+    report = inspect_data([data])
+    assert only(report, What.NOT_FINITE).count == len(data) - 2
+
+
 def test_csv_and_its_channels_by_name(tmp_path):
     path = tmp_path / "a.csv"
     rows = [f"{a},{b},{s}" for s in "xyz" for a, b in noise(30, seed=ord(s))]
@@ -261,6 +268,33 @@ def test_a_folder_of_recordings(tmp_path):
         (tmp_path / f"{name}.wav").unlink()
     assert inspect_data(tmp_path).ok
     load_arrays(tmp_path)
+
+
+def test_long_recordings_are_read_one_by_one_and_all(tmp_path):
+    """Whatever their loader would refuse, and however few they are."""
+    for name in "abcd":
+        write_wav(tmp_path / f"{name}.wav", speech(seed=ord(name)), 16000)
+    write_wav(tmp_path / "rate.wav", speech(seed=9), 8000)
+    (tmp_path / "empty.wav").touch()
+    (tmp_path / "page.mp3").write_text("<html>")
+    os.mkfifo(tmp_path / "pipe.wav")
+    report = inspect_data(tmp_path, corpus="blizzard")
+    assert report.summary.sequences == 5
+    assert only(report, What.RATE).sequence == "rate"
+    assert only(report, What.EMPTY).sequence == "empty"
+    assert {f.sequence for f in report.findings if f.what is What.UNREADABLE} == {"page", "pipe"}
+    assert report.summary.lengths[-1] == 16000
+
+
+@pytest.mark.parametrize("subtype", ["FLOAT", "PCM_24"])
+def test_a_truncated_recording_of_another_encoding(tmp_path, subtype):
+    for name in "abc":
+        soundfile.write(tmp_path / f"{name}.wav", speech(seed=ord(name)), 16000, subtype=subtype)
+    path = tmp_path / "b.wav"
+    path.write_bytes(path.read_bytes()[:20_000])
+    assert only(inspect_data(tmp_path), What.TRUNCATED).file == str(path)
+    with pytest.raises(DataError, match=r"b\.wav: is truncated: its header declares 16000 samples and [46]\d\d\d are"):
+        load_arrays(tmp_path)
 
 
 def test_parts_by_folders(tmp_path):

@@ -77,6 +77,8 @@ def test_the_kind_can_be_said(files):
     for wrong in (NUMBERS, [s + 0.5 for s in STROKES]):
         with pytest.raises(DataError, match="three channels: dx, dy, and 1|keep names the channel 2"):
             load_own(wrong, kind="strokes")
+    with pytest.raises(DataError, match="three channels: dx, dy, and 1"):
+        load_own(STROKES, STROKES, [s * (1, 1, 0.5) for s in STROKES], kind="strokes")
     ink = next((files / "ink").glob("*.npz"))
     with pytest.raises(DataError, match="a stroke-3 file holds its own parts"):
         load_own(ink, ink)

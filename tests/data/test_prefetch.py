@@ -86,6 +86,17 @@ def test_an_error_of_the_data_arrives_as_it_is(windows, stream):
         list(itertools.islice(stream, 4))
 
 
+def test_after_an_error_the_stream_is_still_where_it_was(windows, stream):
+    path = windows.tape.recordings[2].path
+    path.rename(path.with_suffix(".away"))
+    with pytest.raises(AudioError):
+        list(itertools.islice(stream, 4))
+    path.with_suffix(".away").rename(path)
+    plain = ShuffledBatches(windows, 4, 7)
+    plain.load_state_dict(stream.state_dict())
+    assert [next(stream).names for _ in range(3)] == [next(plain).names for _ in range(3)]
+
+
 @pytest.mark.skipif(not os.path.isdir("/proc/self/task"), reason="finds workers in /proc")
 def test_signals_reach_the_workers_and_do_not_end_them(stream):
     before = set(children())

@@ -72,15 +72,21 @@ def test_an_mp3_beyond_full_scale_is_clipped_not_wrapped(tmp_path):
     assert (samples[floats < -1.01] == -32768).all()
 
 
-def test_a_name_that_is_no_text_is_a_name(tmp_path):
-    root = write_tree(tmp_path / "in", {"a": 3000})
+@pytest.mark.parametrize("suffix", [".wav", ".flac"])
+def test_a_name_that_is_no_text_becomes_text(tmp_path, suffix):
+    """It is written into tables of results."""
+    root = tmp_path / "in"
+    root.mkdir()
+    soundfile.write(root / f"a{suffix}", noise("a", samples=3000), RATE)
     try:
-        os.rename(os.fsencode(root / "a.wav"), os.fsencode(root) + b"/\xff.wav")
+        os.rename(os.fsencode(root / f"a{suffix}"), os.fsencode(root) + b"/\xff" + suffix.encode())
     except OSError:
         pytest.skip("this file system wants text")
     write_mp3(root / "b.mp3", melody(RATE))
-    names = [[r.name for r in open_recordings(root, sample_rate=RATE).recordings] for _ in range(2)]
-    assert names == [["b", os.fsdecode(b"\xff")]] * 2
+    for _ in range(2):
+        tape = open_recordings(root, sample_rate=RATE)
+        assert [r.name for r in tape.recordings] == ["\\udcff", "b"]
+        np.testing.assert_array_equal(tape.read(0, 3000), noise("a", samples=3000))
 
 
 def test_nothing_is_read_twice(tmp_path, monkeypatch):
@@ -154,6 +160,24 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch):
     assert len(tape.recordings) == 3
 
 
+def test_the_time_for_notes_does_not_grow_with_the_square_of_the_recordings(tmp_path, monkeypatch):
+    root = write_tree(tmp_path / "in", {f"r{i}": 300 for i in range(30)})
+    written, replace = [], recording_files.replace_file
+    monkeypatch.setattr(
+        recording_files, "replace_file", lambda path, write: (written.append(path), replace(path, write))
+    )
+    open_recordings(root, sample_rate=RATE)
+    assert len(written) < 5
+
+
+def test_copies_are_never_among_the_recordings(tmp_path):
+    root = write_tree(tmp_path / "in", {"a": 3000})
+    for inside in (root, root / "cache"):
+        with pytest.raises(DataError, match="is below .*in, where copies would be taken for recordings"):
+            open_recordings(root, sample_rate=RATE, decoded=inside)
+    assert [path.name for path in root.rglob("*")] == ["a.wav"]
+
+
 def write_at(rate=RATE, channels=1, cut=None, content=None, suffix=".wav"):
     def write(path):
         path = path.with_suffix(suffix)
@@ -198,6 +222,24 @@ def test_a_truncated_float_file_is_found_too(tmp_path):
     soundfile.write(root / "bad.wav", melody(RATE), RATE, subtype="FLOAT")
     (root / "bad.wav").write_bytes((root / "bad.wav").read_bytes()[:20_000])
     with pytest.raises(AudioError, match="bad.wav: is truncated: its header declares 16000 samples and 49"):
+        open_recordings(root, sample_rate=RATE)
+
+
+def test_a_truncated_mp3_has_the_samples_it_has(tmp_path):
+    root = tmp_path / "in"
+    root.mkdir()
+    write_mp3(root / "bad.mp3", melody(20 * RATE))
+    (root / "bad.mp3").write_bytes((root / "bad.mp3").read_bytes()[:20_000])
+    with recording_files.OnwardSoundFile(root / "bad.mp3") as file:
+        there = len(file.read(30 * RATE))
+    with pytest.raises(AudioError, match=f"declares 320000 samples and {there} are there"):
+        open_recordings(root, sample_rate=RATE)
+
+
+def test_a_pipe_is_not_waited_for(tmp_path):
+    root = write_tree(tmp_path / "in", {"a": 3000})
+    os.mkfifo(root / "pipe.wav")
+    with pytest.raises(AudioError, match=r"pipe\.wav: is not a regular file but a pipe"):
         open_recordings(root, sample_rate=RATE)
 
 

@@ -102,3 +102,17 @@ def test_a_file_cannot_ask_for_more_memory_than_is_allowed(tmp_path):
     parts = write(tmp_path / "parts.json", {"train": TUNES})
     with pytest.raises(DataError, match="holds parts of its own .train.: give it alone"):
         load_rolls(parts, TUNES)
+
+
+def test_the_file_and_the_part_are_named(tmp_path):
+    one = write(tmp_path / "one.json", [[[60]], [[60], [200]], [[60]]])
+    with pytest.raises(DataError, match=r"one\.json: step 1 of sequence 1 holds 200"):
+        load_rolls(one)
+    whole = write(tmp_path / "whole.json", {"train": TUNES, "valid": [[[60]]], "test": [[[60]], [[200]]]})
+    with pytest.raises(DataError, match=r"whole\.json: test: step 0 of sequence 1 holds 200"):
+        load_rolls(whole)
+    with pytest.raises(DataError, match=r"number\.json is a int"):
+        load_rolls(write(tmp_path / "number.json", "5"))
+    np.save(tmp_path / "bits.npy", np.full((4, 3, 88), 0.5))
+    with pytest.raises(DataError, match=r"bits\.npy: sequence 'train/bits/0' holds 0\.5 at step 0, channel 0"):
+        load_rolls(tmp_path / "bits.npy")
