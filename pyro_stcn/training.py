@@ -8,6 +8,7 @@ import json
 import math
 import re
 import time
+import warnings
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ from tqdm import tqdm
 from .checkpoint import CheckpointError, load_tensors, load_weights, model_tensors, save_tensors
 from .configs import config_to_dict
 from .data.batch import SequenceBatch, Sequences, ShuffledBatches
+from .data.checks import remark_on_scale
 from .data.prefetch import PrefetchedBatches
 from .diagnostics import kl_by_layer
 from .discrete import check_values
@@ -109,6 +111,7 @@ def fit(
     :param facts: JSON-able facts to keep with the checkpoints, for instance how the data were standardised.
     :param workers: processes that read batches ahead, for streamed data; with any number of them the run is the same.
     :raises ValueError: for ``RenyiELBO`` with ``mean_over_steps``: it has no place for a weight per sequence.
+    :warns UserWarning: where the data are far from unit scale.
     :raises DataError: for data that the head has no probability for, such as 0.3 for a bit.
     :raises NonFiniteError: when the loss or gradient is not finite; the weights are those before that update.
     :raises FileExistsError: when the folder holds another run and ``resume`` is False.
@@ -316,6 +319,10 @@ class _Run:
         for name in ("train.csv", "valid.csv"):
             (self.folder / name).unlink(missing_ok=True)
         self._clear_left_overs()
+        train = self.batches.dataset
+        some = range(0, len(train), -(-len(train) // 50))  # of streamed data each has to be read
+        if remark := remark_on_scale(train[i][train.mask(i)] for i in some):
+            warnings.warn(remark, stacklevel=3)
         torch.manual_seed(self.config.seed)
         self._settle_elbo()
 

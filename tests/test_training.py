@@ -22,7 +22,7 @@ from torch.distributions import kl_divergence
 from pyro_stcn import training
 from pyro_stcn.bounds import IWAE
 from pyro_stcn.checkpoint import CheckpointError, load_model, load_tensors, save_model
-from pyro_stcn.data import ShuffledBatches
+from pyro_stcn.data import SequenceDataset, ShuffledBatches
 from pyro_stcn.evaluation import Evaluation, evaluate
 from pyro_stcn.ladder import LadderConfig
 from pyro_stcn.models import BiLSTMConfig, Evidence, ZForcingConfig
@@ -776,3 +776,9 @@ def test_seconds_per_step_are_the_median_of_the_log(tmp_path):
 @pytest.mark.parametrize("log", [[], ["1,0.5,900.0"]])
 def test_without_rows_the_time_of_a_step_is_not_a_number(tmp_path, log):
     assert math.isnan(write_log(tmp_path, *log).seconds_per_step())
+
+
+def test_raw_data_are_trained_on_with_a_warning(tmp_path):
+    raw = SequenceDataset(tuple(500 * array for array in TRAIN.sequences), TRAIN.names)
+    with pytest.warns(UserWarning, match="scale the data to about 1 first"):
+        run(tmp_path / "raw", train=raw, config=dataclasses.replace(QUICK, steps=1))

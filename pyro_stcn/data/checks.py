@@ -131,3 +131,22 @@ def is_constant(sequences: Iterable[np.ndarray]) -> bool:
         if low != high:
             return False
     return True
+
+
+def remark_on_scale(sequences: Iterable[np.ndarray]) -> str | None:
+    """Say so if data are far from the unit scale that networks and observation models are made for.
+
+    :param sequences: arrays of shape ``(T_i, D)``; some of them are enough.
+    :returns: a sentence with the way out, or None where no mean and no standard deviation of a channel is beyond 30
+        and not all standard deviations are below 0.01.
+    """
+    steps = np.concatenate([np.asarray(array, dtype=np.float64) for array in sequences])
+    mean, std = np.abs(steps.mean(0)), steps.std(0)
+    channel = int(np.maximum(mean, std).argmax())
+    if (std.max() == 0 or 0.01 <= std.max() <= 30) and mean.max() <= 30:
+        return None
+    return (
+        f"channel {channel} of the training data has the mean {steps.mean(0)[channel]:.4g} and the standard deviation "
+        f"{std[channel]:.4g}: scale the data to about 1 first, with Standardiser.per_channel or a loader of "
+        "pyro_stcn.data, or training may go nowhere"
+    )

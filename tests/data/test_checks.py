@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 
@@ -7,6 +9,7 @@ from pyro_stcn.data.checks import (
     check_sequences,
     constant_channels,
     is_constant,
+    remark_on_scale,
 )
 
 
@@ -76,3 +79,23 @@ def test_constant_channels_are_constant_over_all_sequences():
 def test_is_constant():
     assert is_constant([ones(3), ones(2, 2)])
     assert not is_constant([ones(3), 2 * ones(2)])
+
+
+@pytest.mark.parametrize(("scale", "offset"), [(1, 0), (20, 0), (0.05, 0), (1, 25)])
+def test_data_of_about_unit_scale_need_no_remark(scale, offset):
+    x = np.random.default_rng(0).normal(size=(3, 50, 2)) * (scale, 1) + (0, offset)
+    assert remark_on_scale(x) is None
+
+
+@pytest.mark.parametrize(
+    ("scale", "offset", "said"),
+    [((1, 500), (0, 0), "channel 1 .* standard deviation (4|5)"), ((1, 1), (100, 0), "channel 0 .* mean (99|100)")],
+)
+def test_raw_data_are_remarked_on_by_channel(scale, offset, said):
+    x = np.random.default_rng(0).normal(size=(3, 50, 2)) * scale + offset
+    assert re.search(said, remark_on_scale(x))
+    assert "scale the data" in remark_on_scale(x)
+
+
+def test_data_that_hardly_vary_are_remarked_on():
+    assert "standard deviation" in remark_on_scale(np.random.default_rng(0).normal(size=(3, 50, 2)) * 1e-4)
