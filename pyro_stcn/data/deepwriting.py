@@ -1,5 +1,7 @@
 """Deepwriting: handwritten lines and words of Aksan et al. 2018, as the STCN paper used them.
 
+The authors offer the data on the page of their project DeepWriting, ETH Zurich, AIT Lab. Nothing is downloaded here.
+
 The published pair of files, ``deepwriting_v2_training.npz`` and ``deepwriting_v2_validation.npz``, has no test part.
 The paper stopped training on the validation file and reported its figures on the same: see ``DeepwritingSplit``.
 
