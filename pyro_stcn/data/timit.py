@@ -1,7 +1,7 @@
 """TIMIT as raw frames, prepared as the published results on it were.
 
-TIMIT is offered by its owner, the Linguistic Data Consortium, as LDC93S1, against a fee; NLTK distributes a sample of 16
-speakers. Nothing is downloaded here.
+TIMIT is offered by its owner, the Linguistic Data Consortium, as LDC93S1, against a fee; NLTK distributes a sample of
+16 speakers. Nothing is downloaded here.
 
 Published protocol (Fraccaro et al. 2016, reused by all later papers with these tables): a step is 200 consecutive
 samples at 16 kHz, without overlap or window; all values are standardised with one mean and one standard deviation of
