@@ -171,11 +171,8 @@ def draw(raw: RawFormat, x: np.ndarray, ax: Axes, observed: np.ndarray | None = 
         )  # lines have gaps
         ax.plot(numbers[:, :8], lw=1)
         ax.set_xlabel("step")
-    else:  # bits over time
-        ax.imshow(x.T, aspect="auto", origin="lower", interpolation="nearest", cmap="Greys")
-        ticks = np.linspace(0, x.shape[1] - 1, min(x.shape[1], 8)).astype(int)
-        ax.set_yticks(ticks, [(raw.channels or ticks)[i] for i in ticks])
-        ax.set_xlabel("step")
+    else:
+        plots.rows(x, ax, names=raw.channels)
 
 
 def fill(net: SequenceModel, raw: RawFormat, corpus: Corpus, particles: int, folder: Path) -> None:

@@ -20,6 +20,7 @@ __all__ = [
     "comparison",
     "handwriting",
     "kl_by_layer",
+    "rows",
     "save",
     "spectrogram",
     "stroke_histograms",
@@ -225,7 +226,8 @@ def handwriting(
     if axes is None:
         scale = 0.9 / (height / rows)  # inches: a row is so high, unless the figure would become too large
         scale = min(scale, 24 / (len(columns) * width), 40 / height)
-        size = (max(len(columns) * width * scale, 1.0) + 0.2, max(height * scale, 0.5) + 0.5)
+        title = 0.1 * max(len(name) for name in columns)  # inches
+        size = (len(columns) * max(width * scale, title, 1.0) + 0.2, max(height * scale, 0.5) + 0.5)
         axes = plt.subplots(1, len(columns), figsize=size, squeeze=False, layout="constrained")[1][0]
     if len(axes) != len(columns):
         raise ValueError(f"there are {len(columns)} columns and {len(axes)} Axes")
@@ -233,9 +235,27 @@ def handwriting(
         for line, place, y, steps in zip(lines, places[name], down, given, strict=False):
             _ink(place + np.array([0, sign * y]), line[:, 2], ax, np.arange(len(line)) < steps)
         ax.set(xlim=(left - gap, right + gap), ylim=(height, 0) if invert_y else (-height, 0), aspect="equal")
+        ax.set_anchor("W")  # under its title
         ax.set_title(name, loc="left")
         ax.set_axis_off()
     return np.asarray(axes)
+
+
+def rows(bits: np.ndarray, ax: Axes | None = None, *, names: Sequence[str] | None = None, prefix: int = 0) -> Axes:
+    """Notes or labels over time: a row for each channel, dark where it is 1.
+
+    :param bits: ``(T, D)``.
+    :param names: of the channels; some are written beside their rows.
+    :param prefix: steps at the beginning that were given, with a line behind them.
+    """
+    ax = plt.subplots(figsize=(9, 2.5), layout="constrained")[1] if ax is None else ax
+    ax.imshow(bits.T, aspect="auto", origin="lower", interpolation="nearest", cmap="Greys")
+    ticks = np.linspace(0, bits.shape[1] - 1, min(bits.shape[1], 12)).astype(int)
+    ax.set_yticks(ticks, [str((names or ticks)[i]) for i in ticks])
+    ax.set_xlabel("step")
+    if prefix:
+        ax.axvline(prefix - 0.5, color="C1")
+    return ax
 
 
 def stroke_histograms(

@@ -26,7 +26,7 @@ import pyro
 import torch
 from pyro.infer import ELBO
 
-from .checkpoint import CheckpointError
+from .checkpoint import CheckpointError, load_tensors
 from .configs import config_from_dict, config_to_dict
 from .data import Corpus, DataError, load_corpus
 from .objectives import FLOOR, objective
@@ -195,6 +195,11 @@ class Run:
                 "where the data of the run are; to train on these, begin another run"
             )
         return corpus
+
+    def steps_made(self) -> int:
+        """Return how many updates the run's last checkpoint has; 0 before there is one."""
+        path = self.folder / "last.safetensors"
+        return int(load_tensors(path)[1]["step"]) if path.exists() else 0
 
     def say(self, text: str) -> None:
         """Print a line, and keep it with the time in log.txt."""

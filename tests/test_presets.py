@@ -185,7 +185,8 @@ def test_every_small_system_is_made_to_fit_data_of_any_kind(system):
     for kind in StepKind:
         width = {StepKind.AUDIO: 160, StepKind.STROKES: 3}.get(kind, 7)
         name, chosen = fitted(system, kind, width, "normal")
-        assert name == f"{system}-normal-small"
+        discrete = kind in (StepKind.ROLL, StepKind.CATEGORIES)
+        assert name == (f"{system}-small" if discrete else f"{system}-normal-small")
         net = chosen.model.build()
         assert net.data_dim == width
         assert type(net.config.observation).__name__ == f"{heads.get(kind, 'Normal')}Config"

@@ -19,7 +19,7 @@ WINDOW = 0.016  # seconds of the spectrogram's window, which a short sound does 
 
 
 def draw(raw: RawFormat, sequences: Mapping[str, np.ndarray], *, prefix: int = 0, apart: bool = False) -> Figure:
-    """Draw the first sequences: waveform and spectrogram, ink, or a line for each channel.
+    """Draw the first sequences: waveform and spectrogram, ink, a line for each channel, a row for each note or label.
 
     :param raw: what their steps are.
     :param sequences: standardised, ``(T, D)`` each, by title.
@@ -47,8 +47,11 @@ def draw(raw: RawFormat, sequences: Mapping[str, np.ndarray], *, prefix: int = 0
         return figure
     figure, axes = plt.subplots(len(shown), 1, figsize=(9, 2.2 * len(shown)), squeeze=False, layout="constrained")
     for ax, (name, sequence) in zip(axes[:, 0], shown.items(), strict=True):
-        plots.channels(raw.standardiser.invert(sequence), ax, names=raw.channels, prefix=prefix)
         ax.set_title(name, loc="left")
+        if raw.kind is not StepKind.REAL:
+            plots.rows(sequence, ax, names=raw.channels, prefix=prefix)
+            continue
+        plots.channels(raw.standardiser.invert(sequence), ax, names=raw.channels, prefix=prefix)
     return figure
 
 

@@ -15,7 +15,7 @@ import torch
 import tyro
 
 from ..checkpoint import load_model
-from ..data import Corpus
+from ..data import Corpus, StepKind
 from ..evaluation import evaluate
 from ..interrupts import sigterm_as_ctrl_c
 from ..models import SequenceModel
@@ -154,6 +154,8 @@ class Train:
                 )
             name, chosen = self.preset, preset(self.preset)
         else:
+            if self.observation is not None and corpus.kind in (StepKind.ROLL, StepKind.CATEGORIES):
+                raise ValueError(f"--observation is for real values, and these data are {corpus.kind}: leave it out")
             system, observation = self.system or "stcn-dense", self.observation or "gmm"
             name, chosen = fitted(system, corpus.kind, corpus.data_dim, observation)
         if chosen.model.data_dim != corpus.data_dim:
@@ -184,6 +186,8 @@ class Train:
         self._refuse_others("--resume", "data", "device", "steps", "patience")
         run = Run.open(folder)
         recipe = replace(run.recipe, training=replace(run.recipe.training, **self._overridden()))
+        if (made := run.steps_made()) > recipe.training.steps:
+            raise ValueError(f"--steps {recipe.training.steps}: {folder} has {made} steps already; see --again")
         run = replace(run, recipe=self._elsewhere(recipe))
         was, now = (torch.device(one.device).type for one in (recipe, run.recipe))
         if was != now and (folder / "last.safetensors").exists():

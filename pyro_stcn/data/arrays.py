@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Collection, Sequence
-from enum import StrEnum
 
 import numpy as np
 import torch
 
 from .array_files import Reading, Source, find_sequences, join
 from .batch import SequenceDataset
-from .checks import DataError, check_sequences, constant_channels
+from .checks import Choice, DataError, check_sequences, constant_channels
 from .corpus import Corpus
 from .parts import HoldOut, full_names, given_parts, place, repeated, split
 from .standardise import Standardiser
@@ -26,7 +25,7 @@ _Path = str | os.PathLike[str]
 Given = _Path | np.ndarray | torch.Tensor | Sequence[np.ndarray | torch.Tensor] | Sequence[_Path]
 
 
-class Missing(StrEnum):
+class Missing(Choice):
     """What to do with missing values: NaN, what is under the mask of a masked array, empty cells of a table.
 
     REFUSE names the first. MARK leaves the steps that have any out of all that is scored: the likelihood of what is
@@ -40,7 +39,7 @@ class Missing(StrEnum):
     MARK = "mark"
 
 
-class Scaling(StrEnum):
+class Scaling(Choice):
     """The unit of the data, fitted on the training part.
 
     AUTO is SCALAR for audio and CHANNEL for everything else. CHANNEL takes the mean and standard deviation of each

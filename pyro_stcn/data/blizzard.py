@@ -32,13 +32,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from .checks import DataError
+from .checks import Choice, DataError
 from .corpus import Corpus
 from .recording_files import open_recordings
 from .standardise import Standardiser
@@ -53,7 +52,7 @@ _BLOCK = 10_000  # rows of which the published statistics are taken at once
 _HOURS = 300  # fewer are not the whole corpus
 
 
-class BlizzardSplit(StrEnum):
+class BlizzardSplit(Choice):
     """What is held out.
 
     PUBLISHED holds out the last rows of the streams, as the published results do. They are neighbours of training rows:
@@ -73,7 +72,7 @@ class BlizzardSplit(StrEnum):
     FOLDERS = "folders"
 
 
-class BlizzardNormaliser(StrEnum):
+class BlizzardNormaliser(Choice):
     """Whose mean and standard deviation make the unit.
 
     TRAINING: those of all samples of the training rows, exact.

@@ -8,6 +8,7 @@ step and the channel are still known; every failure says which it is and the way
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from enum import StrEnum
 
 import numpy as np
 
@@ -20,6 +21,14 @@ def printable(text: str) -> str:
     printed at all.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+class Choice(StrEnum):
+    """A choice by name: another name is refused with those that there are."""
+
+    @classmethod
+    def _missing_(cls, value: object) -> None:
+        raise DataError(f"{value!r} is not a valid {cls.__name__}; there are: {', '.join(cls)}")
 
 
 class DataError(ValueError):

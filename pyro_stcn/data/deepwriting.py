@@ -17,7 +17,6 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +24,7 @@ import torch
 
 from .batch import SequenceDataset
 from .careful_files import strings_of
-from .checks import DataError
+from .checks import Choice, DataError
 from .corpus import Corpus
 from .npz_files import read_npz
 from .raw import StepKind
@@ -40,7 +39,7 @@ _TOLERANCE = 0.01  # of a standard deviation: what stored statistics may differ 
 _NOTE = 300  # characters of the preprocessing that the description quotes
 
 
-class DeepwritingSplit(StrEnum):
+class DeepwritingSplit(Choice):
     """What is validated and tested on.
 
     HELD_OUT validates on a part of the training file and tests on the published validation file, which nothing is then

@@ -39,8 +39,9 @@ class What(Enum):
     LIST = ("lists that cannot be used", "do as said of each")
     NOT_FINITE = (
         "values that are not finite",
-        "leave the sequences out, cut them before the first, or fill the gaps (what is made up is then scored like "
-        "what was seen)",
+        "leave the sequences out, cut them before the first, fill the gaps (what is made up is then scored like what "
+        "was seen), or, where NaN means that nothing is known, have those steps left out of what is scored: "
+        "load_arrays(missing='mark'), --loader missing=mark",
     )
     PEN = (
         "pens that are neither up nor down",

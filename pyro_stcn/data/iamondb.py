@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +23,7 @@ import torch
 from tqdm import tqdm
 
 from .batch import SequenceDataset
-from .checks import DataError
+from .checks import Choice, DataError
 from .corpus import Corpus
 from .iamondb_files import Form, FormList, Forms, Line, find_strokes, read_forms, read_line
 from .raw import StepKind
@@ -38,7 +37,7 @@ _PUBLISHED = (
 _LONG, _SHORT = 5.0, 0.1  # times the median length: what the description mentions
 
 
-class HeldOut(StrEnum):
+class HeldOut(Choice):
     """The list that the test part is held out of.
 
     TRAIN leaves the validation part as published, and less to train on. VALID leaves the training part as published,

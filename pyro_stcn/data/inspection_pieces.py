@@ -34,6 +34,7 @@ class Piece:
     :param required_rate: what it has to be; None if that of the other recordings will do.
     :param format: what the file is.
     :param pen: the channel that is 0 or 1 by the format, if there is one.
+    :param discrete: whether channels are notes or labels, 0 or 1.
     """
 
     name: str
@@ -46,6 +47,7 @@ class Piece:
     required_rate: int | None = None
     format: str = "array"
     pen: int | None = None
+    discrete: bool = False
 
 
 Found = Iterator[Piece | Finding]

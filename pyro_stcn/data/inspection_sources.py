@@ -19,6 +19,8 @@ from .checks import DataError, check_form, printable
 from .corpora import CORPORA
 from .findings import Finding, Severity, What
 from .inspection_pieces import Found, Piece, equal_recordings, error, recording
+from .own import BY_ENDING
+from .raw import StepKind
 
 _PARTS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"}
 _MOST_BYTES = {"strokes": 2**28, "deepwriting": 2**31, "iamondb": 2**22}  # of a file, as the loaders have it
@@ -28,6 +30,9 @@ _MOST_BYTES_OF_ARRAYS = 2**30
 def most_bytes(kind: str) -> int:
     """The largest file of a kind that its loader accepts unless told otherwise."""
     return _MOST_BYTES.get(kind, _MOST_BYTES_OF_ARRAYS)
+
+
+_DISCRETE = (StepKind.ROLL, StepKind.CATEGORIES)
 
 
 def pieces_of(given: Any, kind: str, how: Reading) -> Found:
@@ -43,7 +48,7 @@ def pieces_of(given: Any, kind: str, how: Reading) -> Found:
         path = Path(given)
         if not path.exists():
             yield error(What.UNREADABLE, f"{path}: does not exist", path)
-        elif kind in _READERS:
+        elif kind in _READERS and path.suffix.lower() not in BY_ENDING:
             yield from _READERS[kind](path, how)
         else:
             yield from _loaded(path, kind)
@@ -62,7 +67,7 @@ def _loaded(path: Path, kind: str) -> Found:
         data = getattr(corpus, part)
         for name, values in zip(data.names, data.sequences, strict=True):
             raw = corpus.standardiser.invert(np.asarray(values, dtype=np.float64))
-            yield Piece(name, str(path), part, raw.shape[1], [raw], format=kind)
+            yield Piece(name, str(path), part, raw.shape[1], [raw], format=kind, discrete=corpus.kind in _DISCRETE)
 
 
 # ------------------------------------------------------------------------------------------------------- arrays, tables

@@ -22,7 +22,8 @@ from .rolls import MIDI, PIANO, load_rolls
 from .strokes import load_strokes
 
 OWN_LOADERS = (load_arrays, load_strokes, load_rolls, load_categories)
-_BY_ENDING = {".json": StepKind.ROLL, ".txt": StepKind.CATEGORIES}
+#: what is seen from the end of a name alone
+BY_ENDING = {".json": StepKind.ROLL, ".txt": StepKind.CATEGORIES}
 _PEN = 2
 
 
@@ -91,8 +92,8 @@ def recognise(given: Any, options: dict[str, Any]) -> StepKind:
     if not paths:
         return StepKind.REAL  # for load_arrays to say what is wrong
     ending = paths[0].suffix.lower()
-    if ending in _BY_ENDING:
-        return _BY_ENDING[ending]
+    if ending in BY_ENDING:
+        return BY_ENDING[ending]
     if is_audio(paths[0]) or not paths[0].is_file():
         return StepKind.AUDIO if is_audio(paths[0]) else StepKind.REAL
     reading = _reading(options)

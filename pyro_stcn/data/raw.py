@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any, Self
 
@@ -15,11 +14,11 @@ import numpy as np
 import torch
 
 from .audio import write_wav
-from .checks import DataError
+from .checks import Choice, DataError
 from .standardise import Standardiser
 
 
-class StepKind(StrEnum):
+class StepKind(Choice):
     """What a step of a sequence is.
 
     REAL: channels of numbers. AUDIO: samples of one recording that follow each other. STROKES: the movement of a pen,

@@ -9,13 +9,12 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Sequence
-from enum import StrEnum
 from pathlib import Path
 
 import numpy as np
 
 from .batch import SequenceDataset
-from .checks import DataError, constant_channels
+from .checks import Choice, DataError, constant_channels
 from .corpus import Corpus
 from .raw import StepKind
 from .standardise import Standardiser
@@ -26,7 +25,7 @@ _PEN = 2
 _OUTLIER = 20.0  # standard deviations beyond which the description mentions an offset
 
 
-class StrokeNormaliser(StrEnum):
+class StrokeNormaliser(Choice):
     """The unit of dx and dy, fitted on the training part. The pen is left alone: its likelihood has no unit.
 
     CHANNEL takes the mean and standard deviation of each axis.

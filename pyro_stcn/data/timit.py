@@ -23,14 +23,13 @@ from __future__ import annotations
 import os
 from collections import Counter
 from dataclasses import dataclass
-from enum import StrEnum
 
 import numpy as np
 import torch
 
 from .audio import frames
 from .batch import SequenceDataset
-from .checks import DataError
+from .checks import Choice, DataError
 from .corpus import Corpus
 from .standardise import Standardiser
 from .timit_files import SAMPLE_RATE, Utterance, read_timit_files
@@ -39,7 +38,7 @@ SYNTHETIC_DATABASE = "pyro-stcn-synthetic"  # what the headers of the synthetic 
 _COMPLETE = {"train": 4620, "test": 1680}  # recordings in the parts of LDC93S1
 
 
-class Validation(StrEnum):
+class Validation(Choice):
     """What is held out of the training part for validation.
 
     SPEAKERS holds out whole speakers, so no voice is in two parts. FILES holds out files at random, as published; their

@@ -84,6 +84,9 @@ class Overall:
 
 def corpus_findings(overall: Overall) -> Iterator[Finding]:
     """All that is found of the sequences of one width, at least one."""
+    if overall.pieces[0].discrete:  # a note that never sounds is no fault, and there is no scale
+        yield from _lengths(overall)
+        return
     moments, pen = overall.moments, overall.pieces[0].pen
     audio = overall.pieces[0].rate is not None
     constant = (moments.low == moments.high) | (moments.count == 0)

@@ -170,6 +170,7 @@ def test_what_cannot_be_is_refused_before_there_is_a_folder(walks, tmp_path, cap
 def test_resume_and_again_take_no_other_options(finished, tmp_path, capsys):
     assert "leave --system out" in refused(capsys, "train", "--resume", finished, "--system", "rnn")
     assert "leave --batch-size out" in refused(capsys, "train", "--resume", finished, "--batch-size", 2)
+    assert "steps already" in refused(capsys, "train", "--resume", finished, "--steps", 1)
     assert "leave --corpus out" in refused(capsys, "train", "--resume", finished, "--corpus", "timit")
     assert "leave --steps out" in refused(capsys, "train", "--again", finished, "--steps", 2, "--output", tmp_path)
     assert "--again needs --output" in refused(capsys, "train", "--again", finished)

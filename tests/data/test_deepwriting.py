@@ -103,7 +103,7 @@ def test_what_is_held_out(pair):
     assert "not held out" in published.description
     with pytest.raises(ValueError, match="valid_fraction=1"):
         load_deepwriting(*pair, valid_fraction=1)
-    with pytest.raises(ValueError, match="'chung' is not a valid DeepwritingSplit"):
+    with pytest.raises(ValueError, match="'chung' is not a valid DeepwritingSplit; there are: held out, published"):
         load_deepwriting(*pair, split="chung")
 
 

@@ -573,3 +573,19 @@ def test_real_corpora_have_no_errors(corpora, folder, kind, sequences, found):
     assert report.ok, str(report)
     assert Counter(f.what for f in report.findings) == found, str(report)
     assert {f.what for f in report.of(WARNING)} <= {What.BOTH_PARTS}
+
+
+SONGS = [[[60 + i], [62, 64], [60]] for i in range(6)]
+
+
+@pytest.mark.parametrize(
+    ("name", "text"), [("names.txt", "anna\nbert\nanton\ncleo\ndora\nemil\n"), ("songs.json", str(SONGS))]
+)
+def test_labels_and_notes_are_read_by_the_loader_of_own_data(tmp_path, name, text):
+    path = tmp_path / name
+    path.write_text(text)
+    report = inspect_data(path)
+    assert report.ok, str(report)
+    assert report.summary.sequences == 6
+    path.write_text("")
+    assert str(path) in str(only(inspect_data(path), What.UNREADABLE))

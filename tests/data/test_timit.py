@@ -148,7 +148,7 @@ def test_validation_by_files(tmp_path):
     assert len(corpus.valid) == int(0.3 * 12)
     assert len(corpus.train) == 12 - len(corpus.valid)
     assert "speakers are also in the training data" in corpus.description
-    with pytest.raises(ValueError, match="'words' is not a valid Validation"):
+    with pytest.raises(ValueError, match="'words' is not a valid Validation; there are: speakers, files"):
         load_timit(tmp_path, validation="words")
 
 

@@ -89,6 +89,15 @@ def test_cut_short_in_the_middle_of_a_row_it_goes_on_to_the_same_table(tmp_path,
     assert texts(made, again) == texts(made, results)
 
 
+@pytest.fixture
+def ctrl_c():
+    """Python's own answer to SIGINT; in a job in the background of a shell it is ignored."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("ctrl_c")
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_cut_short_while_scoring_it_goes_on_too(tmp_path, monkeypatch, whole, number):
     _, made, results = whole
