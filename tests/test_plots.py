@@ -56,6 +56,7 @@ PICTURES = {
     "spectrogram": lambda run, **ax: plots.spectrogram(SAMPLES, 16_000, **ax),
     "strokes": lambda run, **ax: plots.strokes(STROKES, **ax),
     "channels": lambda run, **ax: plots.channels(STROKES, names=("dx", "dy", "pen"), prefix=2, **ax),
+    "rows": lambda run, **ax: plots.rows(STROKES > 0, names=("C4", "E4", "G4"), prefix=2, **ax),
     "comparison": lambda run, **ax: plots.comparison(by_system(SCORES), **ax),
 }
 LINES = {"real": [STROKES, STROKES[:3]], "a system": [2 * STROKES, np.zeros((0, 3))], "another": [STROKES[3:4]]}

@@ -252,6 +252,8 @@ def test_ctrl_c_on_a_terminal_saves_and_leaves_no_process(root, corpus, tmp_path
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        # Sums over another number of threads end in other digits.
+        env={**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())},
     )
     log = tmp_path / "run" / "train.csv"
     deadline = time.monotonic() + 120
