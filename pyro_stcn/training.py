@@ -321,7 +321,7 @@ class _Run:
         self._clear_left_overs()
         train = self.batches.dataset
         some = range(0, len(train), -(-len(train) // 50))  # of streamed data each has to be read
-        if remark := remark_on_scale(train[i][train.mask(i)] for i in some):
+        if remark := remark_on_scale(train.seen(i) for i in some):
             warnings.warn(remark, stacklevel=3)
         torch.manual_seed(self.config.seed)
         self._settle_elbo()

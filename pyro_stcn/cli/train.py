@@ -15,7 +15,7 @@ import torch
 import tyro
 
 from ..checkpoint import load_model
-from ..data import Corpus, StepKind
+from ..data import Corpus
 from ..evaluation import evaluate
 from ..interrupts import sigterm_as_ctrl_c
 from ..models import SequenceModel
@@ -154,7 +154,7 @@ class Train:
                 )
             name, chosen = self.preset, preset(self.preset)
         else:
-            if self.observation is not None and corpus.kind in (StepKind.ROLL, StepKind.CATEGORIES):
+            if self.observation is not None and corpus.raw.kind.discrete:
                 raise ValueError(f"--observation is for real values, and these data are {corpus.kind}: leave it out")
             system, observation = self.system or "stcn-dense", self.observation or "gmm"
             name, chosen = fitted(system, corpus.kind, corpus.data_dim, observation)

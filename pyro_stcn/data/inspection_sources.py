@@ -20,7 +20,6 @@ from .corpora import CORPORA
 from .findings import Finding, Severity, What
 from .inspection_pieces import Found, Piece, equal_recordings, error, recording
 from .own import BY_ENDING
-from .raw import StepKind
 
 _PARTS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"}
 _MOST_BYTES = {"strokes": 2**28, "deepwriting": 2**31, "iamondb": 2**22}  # of a file, as the loaders have it
@@ -30,9 +29,6 @@ _MOST_BYTES_OF_ARRAYS = 2**30
 def most_bytes(kind: str) -> int:
     """The largest file of a kind that its loader accepts unless told otherwise."""
     return _MOST_BYTES.get(kind, _MOST_BYTES_OF_ARRAYS)
-
-
-_DISCRETE = (StepKind.ROLL, StepKind.CATEGORIES)
 
 
 def pieces_of(given: Any, kind: str, how: Reading) -> Found:
@@ -67,7 +63,7 @@ def _loaded(path: Path, kind: str) -> Found:
         data = getattr(corpus, part)
         for name, values in zip(data.names, data.sequences, strict=True):
             raw = corpus.standardiser.invert(np.asarray(values, dtype=np.float64))
-            yield Piece(name, str(path), part, raw.shape[1], [raw], format=kind, discrete=corpus.kind in _DISCRETE)
+            yield Piece(name, str(path), part, raw.shape[1], [raw], format=kind, discrete=corpus.raw.kind.discrete)
 
 
 # ------------------------------------------------------------------------------------------------------- arrays, tables

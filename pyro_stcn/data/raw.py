@@ -32,8 +32,10 @@ class StepKind(Choice):
     ROLL = "roll"
     CATEGORIES = "categories"
 
-
-_NAMED = (StepKind.ROLL, StepKind.CATEGORIES)  # whose channels mean nothing without their names
+    @property
+    def discrete(self) -> bool:
+        """Whether channels are notes or labels, 0 or 1: no reals, and nothing to standardise."""
+        return self in (StepKind.ROLL, StepKind.CATEGORIES)
 
 
 @dataclass(frozen=True)
@@ -54,7 +56,7 @@ class RawFormat:
     sample_rate: int | None = None
 
     def __post_init__(self) -> None:
-        if self.kind in _NAMED and not self.channels:
+        if self.kind.discrete and not self.channels:
             raise DataError(f"data of kind {self.kind} need the names of their channels: there are none")
         if self.kind is StepKind.AUDIO and not self.sample_rate:
             raise DataError("audio needs its sample rate: there is none")
@@ -106,7 +108,7 @@ class RawFormat:
         raw = self.standardiser.invert(x)
         if self.kind is StepKind.AUDIO:
             return raw.reshape(-1)
-        if self.kind not in _NAMED:
+        if not self.kind.discrete:
             return raw
         if not np.isin(raw, (0, 1)).all():
             raise DataError(f"data of kind {self.kind} hold only 0 and 1, and here is {raw[~np.isin(raw, (0, 1))][0]}")

@@ -40,5 +40,5 @@ def fitted(system: str, kind: StepKind, data_dim: int, observation: str = "gmm")
         raise ValueError(f"there is no observation model {observation!r}; there are: {', '.join(REAL_HEADS)}")
     row = rows[f"{family}/{system}-{observation}-small"]
     model = replace(row.model, data_dim=data_dim, observation=HEAD_OF[kind](REAL_HEADS[observation]))
-    discrete = kind in (StepKind.ROLL, StepKind.CATEGORIES)  # then it is not an observation of real values
-    return f"{system}-small" if discrete else f"{system}-{observation}-small", replace(row, model=model)
+    # Where the data are discrete it is no observation of real values.
+    return f"{system}-small" if kind.discrete else f"{system}-{observation}-small", replace(row, model=model)
