@@ -1,7 +1,7 @@
 """Checkpoints: one safetensors file each, with a JSON header and a digest. Nothing in such a file can execute code.
 
-A file is written beside its destination, flushed to disk and renamed over it: after a crash at any instant the old
-one or the new one is there, whole. On load every byte that matters is checked against the digest.
+A file is there whole or not at all (:mod:`pyro_stcn.whole_files`). On load every byte that matters is checked against
+the digest.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import uuid
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -22,6 +21,7 @@ from torch import Tensor
 from .configs import config_from_dict, config_to_dict
 from .data.checks import printable
 from .models import SequenceModel
+from .whole_files import replacing
 
 __all__ = [
     "CheckpointError",
@@ -55,18 +55,9 @@ def save_tensors(path: str | os.PathLike, tensors: Mapping[str, Tensor], meta: M
     tensors = {name: value.detach().cpu().contiguous().clone() for name, value in tensors.items()}
     text = json.dumps(meta, sort_keys=True)
     header = {"format": FORMAT, "meta": text, "sha256": _digest(tensors, text)}
-    temporary = path.parent / f".{path.name}.{uuid.uuid4().hex}"
-    try:
-        # Written here and not by safetensors: the permissions are then those of the umask, and a full disk an OSError.
-        with open(temporary, "xb") as file:
-            file.write(save(tensors, metadata=header))
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-        _sync_folder(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    # Written here and not by safetensors: the permissions are then those of the umask, and a full disk an OSError.
+    with replacing(path) as unfinished:
+        unfinished.write_bytes(save(tensors, metadata=header))
 
 
 def load_tensors(path: str | os.PathLike) -> tuple[dict[str, Tensor], dict[str, Any]]:
@@ -166,12 +157,3 @@ def _digest(tensors: Mapping[str, Tensor], text: str) -> str:
         digest.update(f"{name} {value.dtype} {tuple(value.shape)}".encode())
         digest.update(value.contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-def _sync_folder(folder: Path) -> None:
-    if os.name == "posix":  # makes the rename itself survive a power cut
-        descriptor = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)

@@ -13,6 +13,7 @@ import numpy as np
 from .data.checks import DataError
 from .evaluation import Evaluation, Statistic
 from .models import Evidence
+from .whole_files import replacing
 
 __all__ = ["Score", "by_system", "figures_table", "markdown_table"]
 
@@ -59,7 +60,8 @@ class Score:
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""
-        Path(path).write_text(json.dumps(asdict(self)))
+        with replacing(path) as unfinished:
+            unfinished.write_text(json.dumps(asdict(self)))
 
     @classmethod
     def load(cls, path: str | Path) -> Score:

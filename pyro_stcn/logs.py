@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import csv
-import os
 from pathlib import Path
 from typing import Any
+
+from .whole_files import replacing
 
 __all__ = ["append_row", "keep_rows_up_to"]
 
@@ -24,6 +25,5 @@ def keep_rows_up_to(path: Path, step: int) -> None:
     if path.exists():
         lines = [line for line in path.read_bytes().splitlines(keepends=True) if line.endswith(b"\n")]
         kept = lines[:1] + [line for line in lines[1:] if int(line.split(b",")[0]) <= step]
-        temporary = path.with_name(f".{path.name}.part")
-        temporary.write_bytes(b"".join(kept))
-        os.replace(temporary, path)
+        with replacing(path) as unfinished:
+            unfinished.write_bytes(b"".join(kept))

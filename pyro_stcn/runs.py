@@ -8,13 +8,11 @@ train.csv, valid.csv and the checkpoints, and log.txt: what was said, and when.
 from __future__ import annotations
 
 import json
-import os
 import platform
 import shlex
 import subprocess
 import sys
 import typing
-import uuid
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -31,8 +29,9 @@ from .configs import config_from_dict, config_to_dict
 from .data import Corpus, DataError, load_corpus
 from .objectives import FLOOR, objective
 from .training_config import TrainingConfig
+from .whole_files import write_json
 
-__all__ = ["PARTS", "Objective", "Recipe", "Run", "digests", "environment", "write_json"]
+__all__ = ["PARTS", "Objective", "Recipe", "Run", "digests", "environment"]
 
 FORMAT = "pyro-stcn-run/1"
 RECORD, LOG = "run.json", "log.txt"
@@ -229,21 +228,6 @@ def environment() -> dict[str, Any]:
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
     }
-
-
-def write_json(path: Path, values: Any) -> None:
-    """Write JSON, atomically."""
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex}")
-    try:
-        with open(temporary, "x", encoding="utf-8") as file:
-            json.dump(values, file, indent=1, allow_nan=False)
-            file.write("\n")
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
 
 
 def _typed(cls: Any, values: dict[str, Any]) -> Any:

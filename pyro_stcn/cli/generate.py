@@ -13,7 +13,7 @@ import tyro
 
 from ..data import Corpus, StepKind
 from ..generation import generate
-from ..runs import write_json
+from ..whole_files import write_json
 from .options import Data, pick_device, set_seed
 from .pictures import draw, save
 from .trained import Trained

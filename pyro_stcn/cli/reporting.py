@@ -8,7 +8,7 @@ from typing import Any
 
 from ..data import Corpus
 from ..evaluation import Evaluation, Statistic
-from ..runs import write_json
+from ..whole_files import write_json
 
 __all__ = ["write_report"]
 

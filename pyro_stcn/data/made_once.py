@@ -1,4 +1,4 @@
-"""Files and folders that this library makes once and finds again: they appear when they are complete.
+"""Folders that this library makes once and finds again: they appear when they are complete.
 
 An interrupted run leaves nothing behind that could be taken for the whole, and two runs at once do no harm.
 """
@@ -37,21 +37,3 @@ def make_folder_once(root: Path, write: Callable[[Path], object]) -> None:
         # Another process may have finished the same first: then that one is as good.
         if not (isinstance(error, OSError) and root.exists()):
             raise
-
-
-def replace_file(path: Path, write: Callable[[Path], object]) -> None:
-    """Make a file, or replace it.
-
-    :param path: the file; its folder is there.
-    :param write: fills a temporary file beside it, which is renamed when that is done.
-    """
-    handle, name = tempfile.mkstemp(prefix=f".{path.name}-", dir=path.parent)
-    os.close(handle)
-    unfinished = Path(name)
-    try:
-        write(unfinished)
-        unfinished.chmod(0o644)  # mkstemp makes a file nobody else can read
-        unfinished.replace(path)
-    except BaseException:
-        unfinished.unlink(missing_ok=True)
-        raise

@@ -28,6 +28,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
+from ..whole_files import replacing
 from .audio import (
     PCM_16,
     AudioError,
@@ -41,7 +42,7 @@ from .audio import (
     read_header,
 )
 from .checks import DataError, printable
-from .made_once import cache_folder, replace_file
+from .made_once import cache_folder
 from .tape import Recording, Tape
 from .timit_files import walk
 
@@ -232,15 +233,13 @@ def _read_through(path: Path, folder: Path, name: str, plan: _Plan, sample_rate:
             tally.add(block)
         return _Note(**of_file, offset=plan.offset, samples=tally.read, sha256=tally.finish(path, plan))
 
-    def write(unfinished: Path) -> None:
+    copy = _copy(folder, name)
+    with replacing(copy) as unfinished:
         with soundfile.SoundFile(os.fsencode(unfinished), "w", sample_rate, 1, "PCM_16", format="WAV") as file:
             for block in _decoded_blocks(path):
                 tally.add(block)
                 file.write(block)
         tally.finish(path, plan)
-
-    copy = _copy(folder, name)
-    replace_file(copy, write)
     made = copy.stat()
     return _Note(
         **of_file,
@@ -329,7 +328,8 @@ def _read_notes(path: Path) -> dict[str, _Note]:
 
 def _write_notes(folder: Path, notes: dict[str, _Note]) -> None:
     content = {"form": _FORM, "recordings": {name: vars(note) for name, note in sorted(notes.items())}}
-    replace_file(folder / "recordings.json", lambda path: path.write_text(json.dumps(content)))
+    with replacing(folder / "recordings.json") as unfinished:
+        unfinished.write_text(json.dumps(content))
 
 
 def _raise_first(problems: list[AudioError], count: int) -> None:

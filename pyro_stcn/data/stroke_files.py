@@ -21,9 +21,9 @@ from typing import BinaryIO
 
 import numpy as np
 
+from ..whole_files import replacing
 from .careful_files import HEADER_READERS, HEADER_SIZE, FrugalReader, strings_of
 from .checks import DataError
-from .made_once import replace_file
 
 PARTS = ("train", "valid", "test")
 AXES = ("dx", "dy", "pen")
@@ -134,11 +134,8 @@ def write_strokes(
     if origin is not None:
         arrays[_ORIGIN] = np.array(origin)
 
-    def save(unfinished: Path) -> None:
-        with unfinished.open("wb") as file:
-            np.savez_compressed(file, **arrays)
-
-    replace_file(path, save)
+    with replacing(path) as unfinished, open(unfinished, "wb") as file:  # to a path NumPy would add .npz
+        np.savez_compressed(file, **arrays)
     return path
 
 

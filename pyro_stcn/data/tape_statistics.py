@@ -15,8 +15,8 @@ from dataclasses import astuple, dataclass
 import numpy as np
 from tqdm import tqdm
 
+from ..whole_files import replacing
 from .checks import DataError
-from .made_once import replace_file
 from .standardise import Standardiser
 from .tape import Tape
 
@@ -94,7 +94,8 @@ def kept_blocks(tape: Tape, starts: np.ndarray, samples: int, block: int) -> lis
         found = [sums_over(tape, part, samples, bar.update) for part in parts]
     if path is not None:
         content = json.dumps(known | {key: [astuple(sums) for sums in found]})
-        replace_file(path, lambda unfinished: unfinished.write_text(content))
+        with replacing(path) as unfinished:
+            unfinished.write_text(content)
     return found
 
 

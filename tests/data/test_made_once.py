@@ -1,6 +1,6 @@
 import pytest
 
-from pyro_stcn.data.made_once import make_folder_once, replace_file
+from pyro_stcn.data.made_once import make_folder_once
 
 
 def test_a_folder_is_made_once(tmp_path):
@@ -40,18 +40,3 @@ def test_an_error_of_writing_is_not_taken_for_that(tmp_path):
 
     with pytest.raises(OSError, match="no space"):
         make_folder_once(tmp_path / "a", full)
-
-
-def test_a_file_is_replaced_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "x"
-    replace_file(path, lambda unfinished: unfinished.write_text("one"))
-
-    def stop(unfinished):
-        unfinished.write_text("half")
-        raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        replace_file(path, stop)
-    assert path.read_text() == "one"
-    assert path.stat().st_mode & 0o777 == 0o644
-    assert list(tmp_path.iterdir()) == [path]

@@ -162,10 +162,8 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path, monkeypatch):
 
 def test_the_time_for_notes_does_not_grow_with_the_square_of_the_recordings(tmp_path, monkeypatch):
     root = write_tree(tmp_path / "in", {f"r{i}": 300 for i in range(30)})
-    written, replace = [], recording_files.replace_file
-    monkeypatch.setattr(
-        recording_files, "replace_file", lambda path, write: (written.append(path), replace(path, write))
-    )
+    written, replacing = [], recording_files.replacing
+    monkeypatch.setattr(recording_files, "replacing", lambda path: (written.append(path), replacing(path))[1])
     open_recordings(root, sample_rate=RATE)
     assert len(written) < 5
 
