@@ -6,16 +6,15 @@ the unit alone is worth a quarter of the published figures.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-from .data.batch import SequenceDataset, Sequences
+from .data.batch import Normaliser, Sequences
 from .data.corpus import Corpus
 from .data.standardise import Standardiser
-from .data.streamed import StreamedWindows
 from .data.strokes import StrokeNormaliser
 from .evaluation import evaluate
 from .models import SequenceModel
@@ -43,7 +42,7 @@ class Protocol:
 
     name: str
     source: str
-    normaliser: Callable[[Sequence[np.ndarray]], Standardiser]
+    normaliser: Normaliser
     unit: str
     given_first: bool = False
     segment: int | None = None
@@ -52,39 +51,24 @@ class Protocol:
     def unit_of(self, corpus: Corpus) -> Standardiser:
         """Return the standardiser that makes the unit, of the training data of a corpus.
 
-        Those of streamed windows are read through once, and what was found is kept.
-
         :raises ValueError: where the unit needs all training data at once and these are streamed.
         """
-        if not isinstance(corpus.train, StreamedWindows):
-            train = corpus.train
-            return self.normaliser([corpus.standardiser.invert(train.seen(i)) for i in range(len(train))])
-        if self.normaliser != Standardiser.scalar:
-            raise ValueError(f"protocol {self.name}: its unit ({self.unit}) cannot be taken of streamed windows")
-        return corpus.train.sums().standardiser()
+        try:
+            return corpus.train.unit(self.normaliser, corpus.standardiser)
+        except ValueError as error:
+            raise ValueError(f"protocol {self.name}, its unit ({self.unit}): {error}") from None
 
     def cut(self, dataset: Sequences) -> Sequences:
-        """Return the sequences that are scored: the whole ones, or pieces named ``NAME[FIRST:LAST]``.
+        """Return the sequences that are scored: the whole ones, or pieces of them.
 
         :raises ValueError: where no sequence is as long as a segment.
         """
         if self.segment is None:
             return dataset
-        if isinstance(dataset, StreamedWindows):
+        try:
             return dataset.cut(self.segment)
-        pieces: list[np.ndarray] = []
-        names: list[str] = []
-        observed: list[np.ndarray] = []
-        for i, (name, sequence) in enumerate(zip(dataset.names, dataset.sequences, strict=True)):
-            for start in range(0, len(sequence) - self.segment + 1, self.segment):
-                span = slice(start, start + self.segment)
-                if (known := dataset.mask(i)[span]).any():
-                    pieces.append(sequence[span])
-                    names.append(f"{name}[{start}:{start + self.segment}]")
-                    observed.append(known)
-        if not pieces:
-            raise ValueError(f"protocol {self.name} scores pieces of {self.segment} steps, and no sequence is so long")
-        return SequenceDataset(tuple(pieces), tuple(names), tuple(observed))
+        except ValueError as error:
+            raise ValueError(f"protocol {self.name}: {error}") from None
 
     def __str__(self) -> str:
         pieces = "whole sequences" if self.segment is None else f"pieces of {self.segment} steps, each from nothing"

@@ -83,7 +83,7 @@ def test_pieces_are_named_and_what_is_left_over_is_dropped():
     pieces = protocol.cut(data)
     assert pieces.names == ("a[0:40]", "a[40:80]")
     np.testing.assert_array_equal(pieces[1], data[0][40:80])
-    with pytest.raises(ValueError, match="pieces of 40 steps, and no sequence is so long"):
+    with pytest.raises(ValueError, match="pieces of 40 steps are wanted, and no sequence is so long"):
         protocol.cut(data.subset([1]))
 
 

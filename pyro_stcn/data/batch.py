@@ -7,7 +7,7 @@ traced to its recording.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -16,6 +16,8 @@ import torch
 
 from .checks import DataError, check_sequences
 from .standardise import Standardiser
+
+Normaliser = Callable[[Sequence[np.ndarray]], Standardiser]  # of raw sequences ``(T_i, D)``
 
 
 class Sequences(Protocol):
@@ -70,6 +72,12 @@ class Sequences(Protocol):
 
     def restandardised(self, before: Standardiser, after: Standardiser) -> Sequences:
         """The same raw data in another unit."""
+
+    def unit(self, normaliser: Normaliser, present: Standardiser) -> Standardiser:
+        """The map that a normaliser makes of these data as they were before ``present``."""
+
+    def cut(self, window: int) -> Sequences:
+        """The sequences in pieces of ``window`` steps; what is left at the end of each is dropped."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -156,6 +164,31 @@ class SequenceDataset:
         """
         raw = (before.invert(sequence.astype(np.float64)) for sequence in self.sequences)
         return SequenceDataset(tuple(after.apply(sequence) for sequence in raw), self.names, self.observed)
+
+    def unit(self, normaliser: Normaliser, present: Standardiser) -> Standardiser:
+        """The map that a normaliser makes of the observed steps as they were before ``present``."""
+        return normaliser([present.invert(self.seen(i)) for i in range(len(self))])
+
+    def cut(self, window: int) -> SequenceDataset:
+        """The sequences in pieces of ``window`` steps, named ``NAME[FIRST:LAST]``, those with an observed step.
+
+        What is left at the end of each sequence is dropped.
+
+        :raises ValueError: if no sequence is as long as a piece.
+        """
+        pieces: list[np.ndarray] = []
+        names: list[str] = []
+        observed: list[np.ndarray] = []
+        for i, (name, sequence) in enumerate(zip(self.names, self.sequences, strict=True)):
+            for start in range(0, len(sequence) - window + 1, window):
+                span = slice(start, start + window)
+                if (known := self.mask(i)[span]).any():
+                    pieces.append(sequence[span])
+                    names.append(f"{name}[{start}:{start + window}]")
+                    observed.append(known)
+        if not pieces:
+            raise ValueError(f"pieces of {window} steps are wanted, and no sequence is so long")
+        return SequenceDataset(tuple(pieces), tuple(names), tuple(observed))
 
     def subset(self, indices: Sequence[int]) -> SequenceDataset:
         """The sequences with these numbers, in this order, sharing their memory."""

@@ -12,7 +12,7 @@ from typing import overload
 
 import numpy as np
 
-from .batch import Sequences, shared_name
+from .batch import Normaliser, Sequences, shared_name
 from .checks import DataError
 from .standardise import Standardiser
 from .tape import Tape
@@ -124,6 +124,15 @@ class StreamedWindows:
         if not isinstance(after.std, float):
             raise DataError("streamed windows are standardised with one mean and one standard deviation for all values")
         return replace(self, standardiser=after)
+
+    def unit(self, normaliser: Normaliser, present: Standardiser) -> Standardiser:
+        """The map that a normaliser makes of the samples as they are in the files, read through once, then kept.
+
+        :raises ValueError: if that is not one mean and one standard deviation for all values.
+        """
+        if normaliser != Standardiser.scalar:
+            raise ValueError("of streamed windows only one mean and one standard deviation for all values can be taken")
+        return self.sums().standardiser()
 
     def cut(self, window: int) -> StreamedWindows:
         """The windows in pieces of ``window`` steps; what is left at the end of each is dropped.
