@@ -28,7 +28,7 @@ from pyro_stcn.evaluation import Evaluation, evaluate
 from pyro_stcn.generation import generate, reconstruct
 from pyro_stcn.models import SequenceModel
 from pyro_stcn.objectives import OBJECTIVES, objective
-from pyro_stcn.posterior import from_pyro_svi
+from pyro_stcn.posterior import posterior_of
 from pyro_stcn.presets import preset
 from pyro_stcn.training import fit
 
@@ -107,18 +107,7 @@ def main(args: Args) -> None:
 
 def inspect(net: SequenceModel, corpus: Corpus, folder: Path) -> None:
     """Hand the posterior of the first test utterances to ArviZ."""
-    batch = next(batches(corpus.test, 3)).to(next(net.parameters()).device)
-    idata = from_pyro_svi(
-        net.model,
-        net.guide,
-        model_args=(batch.x, batch.mask),
-        constant_data={"lengths": batch.lengths},
-        var_names=list(net.latent_names),
-        coords={"sequences": list(batch.names)},
-        dims={name: ["time", f"{name}_unit"] for name in net.latent_names} | {"x": ["time", "sample"]},
-        num_samples=50,
-    )
-    idata["sample_stats"].attrs["evidence"] = str(net.evidence)
+    idata = posterior_of(net, next(batches(corpus.test, 3)))
     path = folder / "posterior.nc"
     path.unlink(missing_ok=True)  # an older one may be open in a notebook
     idata.to_netcdf(str(path))

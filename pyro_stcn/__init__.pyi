@@ -18,7 +18,7 @@ from .observation import (
     PenStrokeConfig,
     PointwiseOutputConfig,
 )
-from .posterior import from_pyro_svi
+from .posterior import from_pyro_svi, posterior_of
 from .presets import PRESETS, preset
 from .protocols import PROTOCOLS, evaluate_as
 from .states import Continuation, begin, load_continuation, prime, save_continuation
@@ -64,6 +64,7 @@ __all__ = [
     "impute",
     "load_continuation",
     "load_model",
+    "posterior_of",
     "preset",
     "prime",
     "reconstruct",

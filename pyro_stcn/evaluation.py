@@ -88,13 +88,11 @@ def evaluate(
     if not net.latent_names:
         particles = repeats = 1
     weight = next(net.parameters())
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
     total = math.ceil(len(dataset) / batch_size) * repeats
     bar = tqdm(total=total, desc="evaluating", disable=None if progress else True, leave=False)
     results: list[list[dict[str, Tensor]]] = [[] for _ in range(repeats)]
     try:
-        with bar, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with net.evaluating(), bar, torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             torch.manual_seed(seed)
             for batch in batches(dataset, batch_size):
                 batch = batch.to(weight.device, weight.dtype)
@@ -106,8 +104,6 @@ def evaluate(
                         result[-1]["filtered"] = filter.log_evidence(net.model, net.guide, batch.x, batch.mask)
                     bar.update()
     finally:
-        for module, training in modes.items():
-            module.training = training
         net.guide.release()
     found = []
     for result in results:

@@ -92,15 +92,10 @@ def impute(
     x = net.clean(torch.where(observed, x, x.new_zeros(())), None)
     if not net.scores_first_step and not observed[:, 0].all():
         raise ValueError("this model says nothing of the first step: it cannot be missing")
-    modes = {module: module.training for module in net.modules()}
-    net.eval()
-    try:
+    with net.evaluating():
         select = Selector(net)
         bar = tqdm(range(len(x)), desc="filling", unit="sequence", disable=None if progress else True, leave=False)
         found = [_Filter(net, select, x[i], observed[i], particles, threshold).run() for i in bar]
-    finally:
-        for module, training in modes.items():
-            module.training = training
     samples, weights, log_evidence, survivors = (torch.stack(parts) for parts in zip(*found, strict=True))
     return Imputation(samples.transpose(0, 1), weights.T, log_evidence, survivors)
 

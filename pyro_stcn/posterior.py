@@ -1,7 +1,8 @@
 """From a Pyro model and the guide fitted to it by SVI to an ArviZ object.
 
 :func:`from_pyro_svi` runs the guide and names every axis by the plate it belongs to. It works with any Pyro model and
-guide, on ArviZ 0.23 (``InferenceData``) and on 1.x (``xarray.DataTree``).
+guide, on ArviZ 0.23 (``InferenceData``) and on 1.x (``xarray.DataTree``). :func:`posterior_of` is the same for a model
+of this library and a batch.
 """
 
 from __future__ import annotations
@@ -26,7 +27,44 @@ if TYPE_CHECKING:
     from arviz import InferenceData
     from xarray import Dataset, DataTree
 
-__all__ = ["from_pyro_svi"]
+    from .data.batch import SequenceBatch
+    from .models import SequenceModel
+
+__all__ = ["from_pyro_svi", "posterior_of"]
+
+
+def posterior_of(net: SequenceModel, batch: SequenceBatch, num_samples: int = 50) -> InferenceData | DataTree:
+    """Draw from the guide of a model of this library and return what was drawn as an ArviZ object.
+
+    :func:`from_pyro_svi` with the names filled in: draws of every latent in ``posterior``, log-weights and the KL of
+    every layer in ``sample_stats``, the sequences by their names, the axes ``sequences``, ``time``, ``z1_unit`` and so
+    on, and ``channel`` of the data. ``lengths`` are in ``constant_data``; steps behind them are padding.
+
+        idata = posterior_of(net, collate(corpus.test, range(3)))
+        az.summary(idata, group="sample_stats", kind="stats")
+
+    :param net: a model with latents; it is in evaluation mode while this runs.
+    :param batch: its sequences; moved to the model's device.
+    :param num_samples: S, the number of draws.
+    :raises ValueError: if the model has no latents.
+    """
+    if not net.latent_names:
+        raise ValueError(f"{type(net).__name__} has no latents, so it has no posterior")
+    batch = batch.to(next(net.parameters()).device)
+    time = [] if net.pointwise else ["time"]  # where steps are independent, time is a plate and has its name
+    with net.evaluating():
+        idata = from_pyro_svi(
+            net.model,
+            net.guide,
+            model_args=(batch.x, batch.mask),
+            constant_data={"lengths": batch.lengths},
+            var_names=list(net.latent_names),
+            coords={"sequences": list(batch.names)},
+            dims={name: [*time, f"{name}_unit"] for name in net.latent_names} | {"x": [*time, "channel"]},
+            num_samples=num_samples,
+        )
+    idata["sample_stats"].attrs["evidence"] = str(net.evidence)
+    return idata
 
 
 def from_pyro_svi(

@@ -13,7 +13,8 @@ from .. import plots
 from ..data import Corpus, batches
 from ..evaluation import Evaluation, Statistic, evaluate
 from ..generation import generate, reconstruct
-from ..posterior import from_pyro_svi
+from ..posterior import posterior_of
+from ..whole_files import replacing
 from .options import Data, pick_device, set_seed
 from .pictures import draw, save
 from .trained import Trained
@@ -79,23 +80,10 @@ class Inspect:
 
     def _posterior(self, trained: Trained, corpus: Corpus, folder: Path) -> Path:
         """Hand the posterior of the first test sequences to ArviZ."""
-        net = trained.net
-        batch = next(batches(corpus.test, self.sequences)).to(next(net.parameters()).device)
-        time = [] if net.pointwise else ["time"]  # where steps are independent, time is a plate and has its name
-        idata = from_pyro_svi(
-            net.model,
-            net.guide,
-            model_args=(batch.x, batch.mask),
-            constant_data={"lengths": batch.lengths},
-            var_names=list(net.latent_names),
-            coords={"sequences": list(batch.names)},
-            dims={name: [*time, f"{name}_unit"] for name in net.latent_names} | {"x": [*time, "channel"]},
-            num_samples=self.draws,
-        )
-        idata["sample_stats"].attrs["evidence"] = str(net.evidence)
+        idata = posterior_of(trained.net, next(batches(corpus.test, self.sequences)), self.draws)
         path = folder / "posterior.nc"
-        path.unlink(missing_ok=True)  # an older one may be open in a notebook
-        idata.to_netcdf(str(path))
+        with replacing(path) as unfinished:  # an older one may be open in a notebook
+            idata.to_netcdf(str(unfinished))
         return path
 
     def _sequences(self, trained: Trained, corpus: Corpus, folder: Path) -> list[Path]:

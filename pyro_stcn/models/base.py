@@ -5,7 +5,8 @@ from __future__ import annotations
 import uuid
 import weakref
 from abc import ABC, abstractmethod
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from enum import StrEnum
 from typing import Any
 
@@ -205,6 +206,17 @@ class SequenceModel(nn.Module, ABC):
         if mask is not None:
             distribution = distribution.mask(mask)
         return distribution if self.pointwise else distribution.to_event(1)
+
+    @contextmanager
+    def evaluating(self) -> Iterator[None]:
+        """Be in evaluation mode within the block; afterwards every part is in the mode it was in."""
+        modes = {module: module.training for module in self.modules()}
+        self.eval()
+        try:
+            yield
+        finally:
+            for module, training in modes.items():
+                module.training = training
 
     def clean(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Return x with zeros for all that is masked out, whatever it was: NaN times zero would be NaN.

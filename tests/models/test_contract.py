@@ -50,7 +50,7 @@ from pyro_stcn.observation import (
     PenStrokeConfig,
     PointwiseOutputConfig,
 )
-from pyro_stcn.posterior import from_pyro_svi
+from pyro_stcn.posterior import from_pyro_svi, posterior_of
 from pyro_stcn.tcn import DilatedTCNConfig
 from pyro_stcn.training import TrainingConfig, fit
 
@@ -675,6 +675,26 @@ def test_arviz(system, parallel):
     for values in statistics.data_vars.values():
         assert values.dims == ("chain", "draw", *plates)
         assert np.isfinite(values).all()
+
+
+@latent_systems
+def test_arviz_with_every_name(system):
+    net = build(system).train()
+    data = small_data(2)
+    idata = posterior_of(net, collate(data, [1, 0]), 3)
+    assert net.training
+    assert idata.posterior.sequences.values.tolist() == [data.names[1], data.names[0]]
+    for name in net.latent_names:
+        assert idata.posterior[name].dims == ("chain", "draw", "sequences", "time", f"{name}_unit")
+    assert idata.observed_data["x"].dims == ("sequences", "time", "channel")
+    assert idata.constant_data["lengths"].values.tolist() == [len(data[1]), len(data[0])]
+    assert idata.sample_stats.attrs["evidence"] == net.evidence
+
+
+def test_a_model_without_latents_has_no_posterior():
+    system = next(name for name in SYSTEMS if not SYSTEMS[name].config.build().latent_names)
+    with pytest.raises(ValueError, match="has no latents"):
+        posterior_of(build(system), collate(small_data(2), [0]))
 
 
 # ---------------------------------------------------------------------------------------------------------------- speed
