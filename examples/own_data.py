@@ -27,8 +27,8 @@ from matplotlib.axes import Axes
 from pyro.infer import TraceMeanField_ELBO
 
 from pyro_stcn import TrainingConfig, evaluate, fit, generate, impute, load_model, plots
-from pyro_stcn.checkpoint import CheckpointError
-from pyro_stcn.data import Corpus, DataError, RawFormat, StepKind, load_own, recognise
+from pyro_stcn.cli.errors import friendly
+from pyro_stcn.data import Corpus, RawFormat, StepKind, load_own, recognise
 from pyro_stcn.models import SequenceModel
 from pyro_stcn.presets import stcn_for
 
@@ -192,7 +192,5 @@ def fill(net: SequenceModel, raw: RawFormat, corpus: Corpus, particles: int, fol
 
 
 if __name__ == "__main__":
-    try:
+    with friendly():  # a line for what the user can mend, a traceback for a bug
         main(tyro.cli(Args, description=__doc__))
-    except (DataError, CheckpointError, FileExistsError, TypeError, ValueError) as error:  # the user can mend these
-        raise SystemExit(f"{error}") from None

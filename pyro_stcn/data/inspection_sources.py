@@ -5,6 +5,7 @@ The loaders stop at the first thing that is wrong. Here what cannot be read is a
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
@@ -22,13 +23,13 @@ from .inspection_pieces import Found, Piece, equal_recordings, error, recording
 from .own import BY_ENDING
 
 _PARTS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"}
-_MOST_BYTES = {"strokes": 2**28, "deepwriting": 2**31, "iamondb": 2**22}  # of a file, as the loaders have it
-_MOST_BYTES_OF_ARRAYS = 2**30
+_MOST_BYTES = 2**30  # of a file, for kinds whose loaders have no such limit
 
 
 def most_bytes(kind: str) -> int:
     """The largest file of a kind that its loader accepts unless told otherwise."""
-    return _MOST_BYTES.get(kind, _MOST_BYTES_OF_ARRAYS)
+    option = inspect.signature(CORPORA[kind].load).parameters.get("max_bytes")
+    return _MOST_BYTES if option is None else option.default
 
 
 def pieces_of(given: Any, kind: str, how: Reading) -> Found:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import inspect
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,10 +45,10 @@ def load_own(
     :param kind: what a step is, to say so instead. STROKES of arrays ``(T, 3)`` or files of them leaves the pen alone.
     :param options: of the loader.
     :returns: its corpus; ``corpus.kind`` says what the data were taken for.
-    :raises DataError: as the loader does.
-    :raises TypeError: for an option that the loader does not have.
+    :raises DataError: as the loader does, and for an option that it does not have.
     """
     chosen = StepKind(kind) if kind is not None else recognise(train, options)
+    _check_options(chosen, _loader_of(chosen, train), options)
     if chosen is StepKind.CATEGORIES:
         return load_categories(train, valid, test, **options)
     if chosen is StepKind.ROLL:
@@ -66,6 +67,23 @@ def load_own(
     if corpus.data_dim != _PEN + 1 or not all(np.isin(s[:, _PEN], (0, 1)).all() for s in every):
         raise DataError("pen strokes have three channels: dx, dy, and 1 where the pen is lifted, else 0")
     return replace(corpus, kind=StepKind.STROKES)
+
+
+def _loader_of(kind: StepKind, train: Any) -> Callable[..., Corpus]:
+    if kind is StepKind.STROKES and _is_stroke_file(train):
+        return load_strokes
+    loaders: dict[StepKind, Callable[..., Corpus]]
+    loaders = {StepKind.CATEGORIES: load_categories, StepKind.ROLL: load_rolls}
+    return loaders.get(kind, load_arrays)
+
+
+def _check_options(kind: StepKind, loader: Callable[..., Corpus], options: dict[str, Any]) -> None:
+    """Refuse an option that belongs to data of another kind."""
+    known = [p.name for p in inspect.signature(loader).parameters.values() if p.kind is p.KEYWORD_ONLY]
+    if unknown := [name for name in options if name not in known]:
+        raise DataError(
+            f"the data are taken for {kind}, whose loader has no option {unknown[0]!r}; it has: {', '.join(known)}"
+        )
 
 
 def recognise(given: Any, options: dict[str, Any]) -> StepKind:

@@ -82,7 +82,9 @@ def test_the_kind_can_be_said(files):
     ink = next((files / "ink").glob("*.npz"))
     with pytest.raises(DataError, match="a stroke-3 file holds its own parts"):
         load_own(ink, ink)
-    with pytest.raises(TypeError, match="lowest"):
+    with pytest.raises(
+        DataError, match="taken for real, whose loader has no option 'lowest'; it has: standardise, "
+    ):
         load_own(NUMBERS, lowest=3)
     with pytest.raises(DataError, match="nowhere: does not exist"):
         load_own("nowhere")
