@@ -8,7 +8,7 @@ from typing import Annotated
 
 import tyro
 
-from ..data import CORPORA, inspect_data
+from ..data import CORPORA, Missing, inspect_data
 
 __all__ = ["Check", "ListCorpora"]
 
@@ -27,10 +27,18 @@ class Check:
     """The column of a .csv that says which sequence a row belongs to, by its name or its number from 0."""
     frame: int = 200
     """Samples per step of audio."""
+    missing: Annotated[Missing, tyro.conf.EnumChoicesFromValues] = Missing.REFUSE
+    """What NaN and empty cells of arrays are: errors (refuse), or steps that are not known (mark)."""
 
     def run(self) -> None:
         """Print the report."""
-        report = inspect_data(self.path, corpus=self.corpus, sequence_column=self.sequence_column, frame=self.frame)
+        report = inspect_data(
+            self.path,
+            corpus=self.corpus,
+            sequence_column=self.sequence_column,
+            frame=self.frame,
+            missing=self.missing,
+        )
         if self.json is not None:
             report.to_json(self.json)
         print(report)

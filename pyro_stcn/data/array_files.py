@@ -118,13 +118,18 @@ def is_audio(path: Path) -> bool:
     return path.suffix.lower() in _AUDIO
 
 
+def is_read(path: Path) -> bool:
+    """Whether the end of its name says that it holds arrays or sound."""
+    return path.suffix.lower() in _ARRAYS + _AUDIO
+
+
 def list_files(path: Path) -> tuple[list[Path], list[str], list[Path]]:
     """The files of a folder and its subfolders that are read, what each is called, and the other files.
 
     :raises DataError: if there is none that is read.
     """
     files = sorted(f for f in path.rglob("*") if f.is_file() and not f.name.startswith("."))
-    known = [f for f in files if f.suffix.lower() in _ARRAYS + _AUDIO]
+    known = [f for f in files if is_read(f)]
     if not known:
         ends = ", ".join(sorted({f.suffix or f.name for f in files})[:12]) or "nothing"
         raise DataError(

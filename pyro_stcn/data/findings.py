@@ -41,8 +41,9 @@ class What(Enum):
         "values that are not finite",
         "leave the sequences out, cut them before the first, fill the gaps (what is made up is then scored like what "
         "was seen), or, where NaN means that nothing is known, have those steps left out of what is scored: "
-        "load_arrays(missing='mark'), --loader missing=mark",
+        "load_arrays(missing='mark'), --loader missing=mark (--missing mark checks them so)",
     )
+    UNKNOWN = ("sequences of which no step is known", "leave them out")
     PEN = (
         "pens that are neither up nor down",
         "the third channel must be 1 at the last point of a stroke, 0 elsewhere",
@@ -79,6 +80,10 @@ class What(Enum):
         "values on a grid",
         "a log-density above the ceiling describes the rounding: compare up to there, or use probabilities of the "
         "values (DiscretisedMixtureConfig, for integers)",
+    )
+    MISSING = (
+        "steps with missing values",
+        "nothing: with missing=mark they are left out of what is scored, each as a whole",
     )
     IGNORED = ("files that are not used", "nothing, if they are no data")
 

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from . import deepwriting, timit_files
 from .array_files import Reading
+from .arrays import Missing
 from .checks import DataError, printable
 from .corpora import CORPORA
 from .findings import Channel, Finding, Report, Severity, Summary, What
@@ -41,6 +42,7 @@ def inspect_data(
     sequence_column: str | int | None = None,
     frame: int = 200,
     max_bytes: int | None = None,
+    missing: Missing | str = Missing.REFUSE,
 ) -> Report:
     """Check data before training on them: values, lengths, rates, widths, scales, copies, and the files themselves.
 
@@ -52,14 +54,19 @@ def inspect_data(
     :param frame: samples per step of audio; shorter recordings are errors.
     :param max_bytes: the largest file other than audio, and the largest unpacked data of a file, to read; None is
         what the loader of the kind accepts.
+    :param missing: see ``load_arrays``; with MARK a NaN is no error but a step that is not known.
     :returns: all findings, the worst first, and what the data are.
-    :raises DataError: for a name that is not in ``CORPORA``.
+    :raises DataError: for a name that is not in ``CORPORA``, and for MARK where the loader of the kind refuses missing
+        values.
     """
     if corpus is not None and corpus not in CORPORA:
         raise DataError(f"there is no kind of corpus {corpus!r}; there are: {', '.join(CORPORA)}")
     path = Path(data) if isinstance(data, str | os.PathLike) else None
     kind = corpus or (recognise(path) if path is not None else "arrays")
-    inspector = _Inspector()
+    marked = Missing(missing) is Missing.MARK
+    if marked and kind != "arrays":
+        raise DataError(f"missing steps are marked in arrays only, and {data} is taken for {kind}")
+    inspector = _Inspector(marked)
     found = pieces_of(path or data, kind, Reading(frame, sequence_column, max_bytes or most_bytes(kind)))
     for item in tqdm(found, desc=f"checking {printable(path.name) if path else 'data'}", unit="", disable=None):
         if isinstance(item, Finding):
@@ -94,6 +101,7 @@ def recognise(path: Path) -> str:
 class _Inspector:
     """Looks at one sequence after the other and keeps what is needed to judge them together."""
 
+    nan_is_missing: bool
     findings: list[Finding] = field(default_factory=list)
     by_width: dict[int, Overall] = field(default_factory=dict)
     parts: Counter[str] = field(default_factory=Counter)
@@ -108,7 +116,7 @@ class _Inspector:
             self.by_width[piece.width] = Overall(piece.width)
         overall = self.by_width[piece.width]
         try:
-            tally = gather(piece.blocks, piece.width, overall.sample, piece.pen)
+            tally = gather(piece.blocks, piece.width, overall.sample, piece.pen, self.nan_is_missing)
         except (DataError, OSError) as problem:
             self.findings.append(error(What.UNREADABLE, problem, piece.file, sequence=piece.name))
             return
@@ -135,6 +143,11 @@ class _Inspector:
                 *(Severity.ERROR, What.NOT_FINITE, piece, f"{value}, the first of {tally.bad} such values"),
                 **{"step": step, "channel": channel, "count": tally.bad},
             )
+        if tally.missing == tally.steps > 0:
+            self._add(Severity.ERROR, What.UNKNOWN, piece, f"each of {tally.steps} steps has a missing value")
+        elif tally.missing:
+            detail = f"{tally.missing} of {tally.steps} steps"
+            self._add(Severity.NOTE, What.MISSING, piece, detail, count=tally.missing)
         if tally.first_wrong_pen is not None:
             step, position = tally.first_wrong_pen
             self._add(

@@ -20,7 +20,7 @@ from .checks import DataError, check_form, printable
 from .corpora import CORPORA
 from .findings import Finding, Severity, What
 from .inspection_pieces import Found, Piece, equal_recordings, error, recording
-from .own import BY_ENDING
+from .own import holds_symbols
 
 _PARTS = {"train": "train", "valid": "valid", "validation": "valid", "val": "valid", "dev": "valid", "test": "test"}
 _MOST_BYTES = 2**30  # of a file, for kinds whose loaders have no such limit
@@ -45,18 +45,26 @@ def pieces_of(given: Any, kind: str, how: Reading) -> Found:
         path = Path(given)
         if not path.exists():
             yield error(What.UNREADABLE, f"{path}: does not exist", path)
-        elif kind in _READERS and path.suffix.lower() not in BY_ENDING:
-            yield from _READERS[kind](path, how)
+        elif kind not in _READERS or (kind == "arrays" and _is_symbolic(path, how)):
+            yield from _loaded(path, kind, how)
         else:
-            yield from _loaded(path, kind)
+            yield from _READERS[kind](path, how)
     else:
         yield from _arrays(given, how, None)
 
 
-def _loaded(path: Path, kind: str) -> Found:
-    """A kind that has no reader of its own here: what its loader gives, or the first thing it refuses."""
+def _is_symbolic(path: Path, how: Reading) -> bool:
     try:
-        corpus = CORPORA[kind].load(path)
+        return holds_symbols(path, how.sequence_column)
+    except DataError:
+        return False  # the reader of arrays says what is wrong with it
+
+
+def _loaded(path: Path, kind: str, how: Reading) -> Found:
+    """What has no reader of its own here: what its loader gives, or the first thing it refuses."""
+    options = {} if how.sequence_column is None else {"sequence_column": how.sequence_column}
+    try:
+        corpus = CORPORA[kind].load(path, **options)
     except (DataError, OSError) as problem:
         yield error(What.UNREADABLE, problem, path)
         return

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from .array_files import Reading, Source, find_sequences, is_audio
+from .array_files import Reading, Source, find_sequences, is_audio, is_read
 from .arrays import load_arrays
 from .categories import load_categories
 from .checks import DataError
@@ -109,15 +109,31 @@ def recognise(given: Any, options: dict[str, Any]) -> StepKind:
         return _of_values(find_sequences("train", given, _reading(options)))
     if not paths:
         return StepKind.REAL  # for load_arrays to say what is wrong
-    ending = paths[0].suffix.lower()
-    if ending in BY_ENDING:
-        return BY_ENDING[ending]
-    if is_audio(paths[0]) or not paths[0].is_file():
-        return StepKind.AUDIO if is_audio(paths[0]) else StepKind.REAL
+    if is_audio(paths[0]):
+        return StepKind.AUDIO
     reading = _reading(options)
-    if ending == ".csv" and holds_text(paths[0], reading.sequence_column):
-        return StepKind.CATEGORIES
+    if symbols := _symbols(paths[0], reading.sequence_column):
+        return symbols
+    if not paths[0].is_file():
+        return StepKind.REAL
     return _of_values(find_sequences("train", [paths[0]], reading))
+
+
+def holds_symbols(path: Path, sequence_column: str | int | None) -> bool:
+    """Whether a path is one of notes or labels, which are read as a whole by loaders of their own.
+
+    :raises DataError: for a table that cannot be read.
+    """
+    files = _paths(path)
+    return files is not None and len(files) > 0 and _symbols(files[0], sequence_column) is not None
+
+
+def _symbols(file: Path, sequence_column: str | int | None) -> StepKind | None:
+    """What a file of notes or labels holds; None for any other."""
+    ending = file.suffix.lower()
+    if ending == ".csv" and file.is_file() and holds_text(file, sequence_column):
+        return StepKind.CATEGORIES
+    return BY_ENDING.get(ending)
 
 
 def _reading(options: dict[str, Any]) -> Reading:
@@ -125,10 +141,16 @@ def _reading(options: dict[str, Any]) -> Reading:
 
 
 def _paths(given: Any) -> list[Path] | None:
-    """The files that are meant, in order; None for what is no path."""
+    """The files that are meant, in order; None for what is no path.
+
+    In a folder of recordings or arrays, notes and transcripts beside them are not meant.
+    """
     if isinstance(given, str | os.PathLike):
         path = Path(given)
-        return sorted(f for f in path.rglob("*") if f.is_file() and f.name[0] != ".") if path.is_dir() else [path]
+        if not path.is_dir():
+            return [path]
+        files = sorted(f for f in path.rglob("*") if f.is_file() and f.name[0] != ".")
+        return [f for f in files if is_read(f)] or files
     if isinstance(given, Sequence) and given and all(isinstance(item, str | os.PathLike) for item in given):
         return [Path(item) for item in given]
     return None

@@ -89,7 +89,8 @@ class SequenceTally:
 
     :param moments: of its channels.
     :param steps: T.
-    :param bad: values that are not finite.
+    :param bad: values that are not finite; if NaN is let be, those that are infinite.
+    :param missing: steps with a NaN, if that is let be.
     :param first_bad: step, channel and value of the first, or None.
     :param low_at: the step of each channel's least value; ``high_at`` of its greatest.
     :param still: steps at which a channel holds the value of the step before, for each channel.
@@ -104,6 +105,7 @@ class SequenceTally:
     moments: Moments
     steps: int = 0
     bad: int = 0
+    missing: int = 0
     first_bad: tuple[int, int, float] | None = None
     low_at: np.ndarray = field(init=False)
     high_at: np.ndarray = field(init=False)
@@ -130,13 +132,16 @@ class SequenceTally:
         return self.moments.low == self.moments.high
 
 
-def gather(blocks: Iterable[np.ndarray], width: int, sample: Thinned, pen: int | None = None) -> SequenceTally:
+def gather(
+    blocks: Iterable[np.ndarray], width: int, sample: Thinned, pen: int | None = None, nan_is_missing: bool = False
+) -> SequenceTally:
     """Go through one sequence.
 
     :param blocks: its steps in pieces of shape ``(t, D)``, real numbers.
     :param width: D.
     :param sample: takes in what it will of the rows.
     :param pen: the channel that must be 0 or 1, if there is one.
+    :param nan_is_missing: NaN is let be.
     """
     tally = SequenceTally(Moments(width))
     digest = hashlib.blake2b(str(width).encode(), digest_size=16)
@@ -147,11 +152,14 @@ def gather(blocks: Iterable[np.ndarray], width: int, sample: Thinned, pen: int |
         rows = np.ascontiguousarray(block, dtype=np.float64) + 0.0  # so that there is no -0
         digest.update(rows.tobytes())
         finite = np.isfinite(rows)
-        if not finite.all():
+        unknown = np.isnan(rows) & nan_is_missing
+        tally.missing += int(unknown.any(1).sum())
+        bad = ~(finite | unknown)
+        if bad.any():
             if tally.first_bad is None:
-                step, channel = np.argwhere(~finite)[0]
+                step, channel = np.argwhere(bad)[0]
                 tally.first_bad = (tally.steps + int(step), int(channel), float(rows[step, channel]))
-            tally.bad += int(finite.size - finite.sum())
+            tally.bad += int(bad.sum())
         _extremes(tally, rows, finite)
         joined = rows if before is None else np.concatenate([before, rows])
         same = joined[1:] == joined[:-1]
@@ -162,9 +170,9 @@ def gather(blocks: Iterable[np.ndarray], width: int, sample: Thinned, pen: int |
         tally.tail = tally.tail + len(same) if len(changes) == 0 else len(same) - int(changes[-1])
         for name, edge in (("stuck_high", tally.moments.high), ("stuck_low", tally.moments.low)):
             getattr(tally, name).__iadd__((same & (joined[1:] == edge)).sum(0))
-        tally.whole &= (rows == np.rint(rows)).all(0)
+        tally.whole &= ((rows == np.rint(rows)) | unknown).all(0)
         if tally.bits.any():
-            tally.bits &= ((rows == 0) | (rows == 1)).all(0)
+            tally.bits &= ((rows == 0) | (rows == 1) | unknown).all(0)
         if pen is not None:
             wrong = np.flatnonzero(finite[:, pen] & (rows[:, pen] != 0) & (rows[:, pen] != 1))
             if len(wrong) and tally.first_wrong_pen is None:

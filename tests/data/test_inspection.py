@@ -578,14 +578,52 @@ def test_real_corpora_have_no_errors(corpora, folder, kind, sequences, found):
 SONGS = [[[60 + i], [62, 64], [60]] for i in range(6)]
 
 
+LABELS = "who,stage\n" + "".join(f"{who},{stage}\n" for who in "abcdef" for stage in ("wake", "rem", f"n{who}"))
+
+
+def test_missing_values_are_no_errors_where_they_are_marked(tmp_path):
+    rng = np.random.default_rng(0)
+    data = [rng.normal(size=(20, 2)) for _ in range(6)]
+    data[1][3:5, 0] = np.nan
+    for i, array in enumerate(data):
+        np.save(tmp_path / f"{i}.npy", array)
+    assert only(inspect_data(tmp_path), What.NOT_FINITE).count == 2
+    report = inspect_data(tmp_path, missing="mark")
+    assert report.ok, str(report)
+    finding = only(report, What.MISSING)
+    assert (finding.sequence, finding.count, finding.detail) == ("1", 2, "2 of 20 steps")
+    data[1][7, 1], data[2][:, 0] = np.inf, np.nan
+    for i in (1, 2):
+        np.save(tmp_path / f"{i}.npy", data[i])
+    worse = inspect_data(tmp_path, missing="mark")
+    assert (only(worse, What.NOT_FINITE).count, only(worse, What.NOT_FINITE).step) == (1, 7)
+    assert only(worse, What.UNKNOWN).sequence == "2"
+
+
+def test_whole_numbers_stay_whole_where_some_are_missing():
+    data = [np.array([[1.0], [np.nan], [0.0], [1.0]] * 5)] * 2
+    assert only(inspect_data(data, missing="mark"), What.BITS)
+
+
+def test_missing_values_are_marked_in_arrays_only(tmp_path):
+    with pytest.raises(DataError, match="in arrays only, and .* is taken for timit"):
+        inspect_data(tmp_path, corpus="timit", missing="mark")
+
+
 @pytest.mark.parametrize(
-    ("name", "text"), [("names.txt", "anna\nbert\nanton\ncleo\ndora\nemil\n"), ("songs.json", str(SONGS))]
+    ("name", "text"),
+    [
+        ("names.txt", "anna\nbert\nanton\ncleo\ndora\nemil\n"),
+        ("songs.json", str(SONGS)),
+        ("sleep.csv", LABELS),
+    ],
 )
 def test_labels_and_notes_are_read_by_the_loader_of_own_data(tmp_path, name, text):
     path = tmp_path / name
     path.write_text(text)
-    report = inspect_data(path)
+    report = inspect_data(path, sequence_column="who" if path.suffix == ".csv" else None)
     assert report.ok, str(report)
     assert report.summary.sequences == 6
     path.write_text("")
-    assert str(path) in str(only(inspect_data(path), What.UNREADABLE))
+    what = What.EMPTY if path.suffix == ".csv" else What.UNREADABLE  # an empty table is not seen to be one of labels
+    assert str(path) in str(only(inspect_data(path), what))

@@ -66,6 +66,15 @@ def test_what_is_in_memory_is_recognised():
         assert load_own(given).kind is StepKind(kind), given
 
 
+@pytest.mark.parametrize("beside", ["0_transcript.txt", "0_about.json"])
+def test_what_lies_beside_recordings_or_arrays_is_not_taken_for_the_data(files, beside):
+    (files / "tables").mkdir()
+    (files / "numbers.npz").rename(files / "tables" / "numbers.npz")
+    for folder, kind in (("sound", StepKind.AUDIO), ("tables", StepKind.REAL)):
+        (files / folder / beside).write_text("[]")
+        assert load_own(files / folder).kind is kind
+
+
 def test_the_kind_can_be_said(files):
     assert load_own([np.array([1, 2, 3]), np.array([3, 4]), np.array([1, 7])], kind="categories").data_dim == 5
     strokes = load_own(STROKES, kind="strokes")
@@ -82,9 +91,7 @@ def test_the_kind_can_be_said(files):
     ink = next((files / "ink").glob("*.npz"))
     with pytest.raises(DataError, match="a stroke-3 file holds its own parts"):
         load_own(ink, ink)
-    with pytest.raises(
-        DataError, match="taken for real, whose loader has no option 'lowest'; it has: standardise, "
-    ):
+    with pytest.raises(DataError, match="taken for real, whose loader has no option 'lowest'; it has: standardise, "):
         load_own(NUMBERS, lowest=3)
     with pytest.raises(DataError, match="nowhere: does not exist"):
         load_own("nowhere")
