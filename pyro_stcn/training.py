@@ -153,6 +153,19 @@ def fit(
     return FitResult(run.step, run.best_step, run.best_objective, reason, bool(stopping), run.folder)
 
 
+def check_blocks(net: SequenceModel, config: TrainingConfig) -> None:
+    """Refuse bfloat16 for a model that has nothing to run in it.
+
+    :raises ValueError: naming the option.
+    """
+    if config.bfloat16_blocks and not _convolution_blocks(net):
+        raise ValueError("bfloat16_blocks (--bfloat16) is for convolution blocks, and this model has none")
+
+
+def _convolution_blocks(net: SequenceModel) -> list[DilatedTCN]:
+    return [module for module in net.modules() if isinstance(module, DilatedTCN)]
+
+
 class _Run:
     """The state of a training run, and the verbs that change it."""
 
@@ -169,6 +182,7 @@ class _Run:
     ):
         if config.mean_over_steps and isinstance(elbo, RenyiELBO):
             raise ValueError("RenyiELBO would take 1 / steps into its logarithm: use IWAE with mean_over_steps")
+        check_blocks(net, config)
         for data in (train, valid):
             if data is not None:
                 check_values(net.config.observation, data)
@@ -298,9 +312,7 @@ class _Run:
     @contextmanager
     def blocks_in_bfloat16(self) -> Iterator[None]:
         """Set the type of the convolution blocks for the time of training."""
-        tcns = [module for module in self.net.modules() if isinstance(module, DilatedTCN)]
-        if self.config.bfloat16_blocks and not tcns:
-            raise ValueError("bfloat16_blocks is for convolution blocks, and this model has none")
+        tcns = _convolution_blocks(self.net)
         for tcn in tcns:
             tcn.autocast_dtype = torch.bfloat16 if self.config.bfloat16_blocks else None
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -16,6 +17,7 @@ from pyro.poutine.trace_struct import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from ..models.base import SequenceModel
 from ..models.unroll import StepwiseNormal
 from .iwae import IWAE
 from .objective import scale_of_observations
@@ -36,7 +38,8 @@ class DReG(IWAE):
     once with the draws constant: three runs a step where IWAE makes one (and one where no gradient is wanted).
 
     Annealed latents get the factor that belongs to them, and so do latents that are masked out but read by others (a
-    hole in a sequence, the further draws of ``independent_draws``), which have no density in the weights.
+    hole in a sequence, the further draws of ``independent_draws``), which have no density in the weights. Padding
+    behind the last step adds nothing, neither to the mean nor to the noise.
 
     Where the guide merges the model's prior, as in a ladder, it can be the noisier one by far: a layer that says
     nothing (q = p) gives IWAE a gradient of exactly 0, and this estimator the score of the prior, whose mean alone
@@ -53,9 +56,10 @@ class DReG(IWAE):
         if not torch.is_grad_enabled():
             return super().differentiable_loss(model, guide, *args, **kwargs)
         log_weights, log_joints = [], []
+        looked_at = _draws_looked_at(guide, *args, **kwargs)
         for (path_model, path_guide), (live_model, live_guide) in self._get_traces(model, guide, args, kwargs):
             log_weights.append(self._log_joint(path_model) - self._log_guide(path_guide, path_model))
-            log_joints.append(self._log_joint(live_model) + self._uncharged(live_guide, live_model))
+            log_joints.append(self._log_joint(live_model) + self._uncharged(live_guide, live_model, looked_at))
         log_weight, log_joint = self._together(log_weights), self._together(log_joints)
         weight = log_weight.detach().softmax(0)
         # Where log p(z) - log q(z) is annealed, only that share of a path's weight cancels against the score of q.
@@ -64,8 +68,11 @@ class DReG(IWAE):
         bound = log_weight.detach().logsumexp(0) - math.log(self.num_particles)
         return -(self._scale(live_model) * (bound + gradients - gradients.detach())).sum()
 
-    def _uncharged(self, guide: Trace, model: Trace) -> Tensor | float:
-        """Return log q of the draws that are masked out, by cell: no weight holds it, but others look at the draws."""
+    def _uncharged(self, guide: Trace, model: Trace, looked_at: Tensor | None) -> Tensor | float:
+        """Return log q of the draws that are masked out, by cell: no weight holds it, but others look at the draws.
+
+        :param looked_at: at which steps they do, if that is known: elsewhere it would be noise of mean 0.
+        """
         total: Any = 0.0
         scale = scale_of_observations(model)
         for name, site in guide.nodes.items():
@@ -80,7 +87,10 @@ class DReG(IWAE):
                 normal = normal.steps(z)
             if not isinstance(normal, dist.Normal):
                 raise NotImplementedError(f"DReG needs a Normal for {name!r}, which is masked, not {type(normal)}")
-            log_q = normal.log_prob(z).flatten(len(fn.batch_shape)).sum(-1) if fn.event_dim else normal.log_prob(z)
+            log_q = normal.log_prob(z)
+            if looked_at is not None:
+                log_q = torch.where(looked_at.unsqueeze(-1), log_q, log_q.new_zeros(()))
+            log_q = log_q.flatten(len(fn.batch_shape)).sum(-1) if fn.event_dim else log_q
             total = total + self._by_cell(name, site, (site["scale"] * log_q - site["log_prob"]) / scale).sum(-1)
         return total
 
@@ -104,6 +114,15 @@ class DReG(IWAE):
         with _Given({name: value.detach() for name, value in draws.items()}):
             live = super()._get_trace(model, guide, args, kwargs)
         return path, live
+
+
+def _draws_looked_at(guide: Any, *args: Any, **kwargs: Any) -> Tensor | None:
+    """Return which steps' draws anything scored looks at, of the models of this library; None where it is not known."""
+    net = getattr(guide, "net", None)
+    if not isinstance(net, SequenceModel):
+        return None
+    mask = inspect.signature(net.model).bind(*args, **kwargs).arguments.get("mask")
+    return None if mask is None else net.draws_looked_at(mask)
 
 
 def _inside_masks(fn: Any) -> tuple[Any, bool]:

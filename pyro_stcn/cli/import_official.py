@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import tyro
 
 from ..checkpoint import save_model
+from ..data.checks import DataError
 from ..data.corpora import CORPORA, load_corpus
 from ..data.standardise import Standardiser
 from ..published import valid_twin
@@ -84,6 +85,12 @@ class ImportOfficial:
         if self.statistics is not None:
             standardiser = read_statistics(self.statistics, released.config, released.net)
         corpus = None if self.corpus is None else load_corpus(self.corpus, self.data)
+        if corpus is not None and standardiser is not None:
+            corpus = corpus.in_units_of(standardiser)  # before anything is written, as it may be refused
+            said = f"{corpus.description} Standardised with given statistics, not with those of these data."
+            corpus = replace(corpus, description=said)
+        if corpus is not None and corpus.data_dim != released.net.data_dim:
+            raise DataError(f"the data have {corpus.data_dim} channels, and the released model {released.net.data_dim}")
         facts = _facts(released, standardiser)
         twin = valid_twin(released.net)
         save_model(self.output, released.net, conventions="published", **facts)
@@ -93,10 +100,6 @@ class ImportOfficial:
         print(f"{valid_output}: valid conventions, {twin.evidence}")
         if corpus is None:
             return
-        if standardiser is not None:
-            corpus = corpus.in_units_of(standardiser)
-            said = f"{corpus.description} Standardised with given statistics, not with those of these data."
-            corpus = replace(corpus, description=said)
         print(f"\n{corpus.description}")
         if standardiser is None:
             print("These may not be the units of the release's training data: --statistics gives those.")

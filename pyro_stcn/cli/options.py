@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -66,7 +67,15 @@ class Data:
             raise ValueError(f"--corpus says how to read the data: {', '.join(CORPORA)}")
         if self.data is not None and not self.data.exists():
             raise DataError(f"--data {self.data}: there is nothing; expected {CORPORA[self.corpus].form}")
-        return load_corpus(self.corpus, self.data and self.data.resolve(), **self.options())
+        options = self.options()
+        try:
+            return load_corpus(self.corpus, self.data and self.data.resolve(), **options)
+        except DataError as error:
+            # The loaders speak of their arguments: "frame=..." or sequence_column, which is no other word.
+            said = set(re.findall(r"\b(\w+)=|\b([a-z]+_[a-z]+)\b", str(error)))
+            if named := [name for name in loader_options(self.corpus) if {(name, ""), ("", name)} & said]:
+                error.add_note(f"Here: --loader {' '.join(f'{name}=...' for name in named)}")
+            raise
 
 
 def pick_device(name: str) -> torch.device:

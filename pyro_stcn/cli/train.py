@@ -25,7 +25,7 @@ from ..presets.fitted import fitted
 from ..presets.own import REAL_HEADS
 from ..runs import Objective, Recipe, Run, digests
 from ..study import InterruptedRunError
-from ..training import fit
+from ..training import check_blocks, fit
 from ..training_config import TrainingConfig
 from .options import Data, pick_device
 from .reporting import write_report
@@ -180,6 +180,8 @@ class Train:
         )
         default = Path("runs") / f"{self.data.corpus}-{name.rpartition('/')[2]}-{training.seed}"
         recipe.objective.build()  # before there is a folder: what cannot be is refused here
+        with torch.device("meta"):  # which takes no memory
+            check_blocks(recipe.model.build(), training)
         return Run.begin(self.output or default, recipe), corpus
 
     def _resumed(self, folder: Path) -> tuple[Run, Corpus]:

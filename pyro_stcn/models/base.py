@@ -207,6 +207,15 @@ class SequenceModel(nn.Module, ABC):
             distribution = distribution.mask(mask)
         return distribution if self.pointwise else distribution.to_event(1)
 
+    def draws_looked_at(self, mask: Tensor) -> Tensor:
+        """Return which steps' draws a step that is scored can look at, of shape ``(batch, time)`` as the mask.
+
+        Those behind the last real step change no figure; where steps are independent, no missing step's draws do.
+        """
+        if self.pointwise:
+            return mask
+        return mask.flip(1).cumsum(1).flip(1) > 0
+
     @contextmanager
     def evaluating(self) -> Iterator[None]:
         """Be in evaluation mode within the block; afterwards every part is in the mode it was in."""

@@ -1,6 +1,7 @@
 """DReG: its gradient is IWAE's on average, by sampling and by quadrature, and less noisy; its value is IWAE's."""
 
 import copy
+import dataclasses
 import itertools
 import math
 from contextlib import ExitStack
@@ -425,6 +426,36 @@ def test_the_signal_of_a_ladder_does_not_drown_as_k_grows():
 
 
 # --------------------------------------------------------------------------------------- the value, and what acts on it
+
+
+DRAWN = {"z1": 2, "z2": 2}  # the channels of every latent of the systems that read no coins
+
+
+@pytest.mark.parametrize("independent", [False, True], ids=["", "independent draws"])
+@pytest.mark.parametrize("name", ["stcn", "stcn pointwise", "vrnn", "srnn", "zforcing", "swavenet"])
+def test_what_is_drawn_in_the_padding_moves_no_gradient(name, independent):
+    """The same noise at the real steps, a hole among them, and other noise behind the last of them."""
+    if independent and not name.startswith("stcn"):
+        pytest.skip("draws are shared in this system")
+    net = build(name)
+    if independent:
+        net = dataclasses.replace(SYSTEMS[name], independent_draws=True).build().double()
+    x, mask = torch.randn(3, T, D), torch.tensor([[True, True, False, True, False]] * 3)
+    extra = ("z2_guide", "z2_below") if independent else ()
+    noise = {name: torch.randn(4, 3, T, 2) for name in (*DRAWN, *extra)}
+    elbo = DReG(4, max_plate_nesting=-net.sequence_dim)
+
+    def moved(step):
+        """How far other noise at a step moves the gradient."""
+        other = {name: rows.clone() for name, rows in noise.items()}
+        for rows in other.values():
+            rows[:, :, step] = torch.randn(4, 3, 2)
+        first, second = (gradient(elbo, net, x, mask, handlers=[Noise(n)])[0] for n in (noise, other))
+        return ((second - first).norm() / first.norm()).item()
+
+    assert moved(4) < 1e-12
+    assert moved(1) > 1e-3
+    assert (moved(2) > 1e-6) == (not net.pointwise)  # later steps look at what was drawn in the hole
 
 
 @pytest.mark.parametrize(

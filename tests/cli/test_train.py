@@ -151,6 +151,7 @@ def test_what_cannot_be_is_refused_before_there_is_a_folder(walks, tmp_path, cap
         return text
 
     assert "there is no preset 'timit/stcn-dens'" in said("--preset", "timit/stcn-dens")
+    assert "bfloat16_blocks (--bfloat16) is for convolution blocks" in said("--system", "rnn", "--bfloat16")
     assert "is for 200 channels, and these data have 2" in said("--preset", "timit/stcn-dense-gmm-small")
     assert "there is no system 'vrn'; there are: vrnn" in said("--system", "vrn")
     assert "leave --system and --observation out" in said("--preset", "timit/rnn-gmm", "--system", "rnn")
@@ -162,6 +163,9 @@ def test_what_cannot_be_is_refused_before_there_is_a_folder(walks, tmp_path, cap
     assert "the loader of arrays has no 'fram'; it has: valid, test, kind, standardise" in said("--loader", "fram=3")
     assert "expected NAME=VALUE" in said("--loader", "frame")
     assert "cannot take frame='wide'" in said("--loader", "frame=wide")
+    holes = tmp_path / "holes.csv"
+    holes.write_text("x,y\n" + "1,2\n,3\n" * 9)
+    assert "Here: --loader missing=..." in said("--data", str(holes))  # the loader speaks of its argument
     assert "there is nothing; expected an .npy" in said("--data", str(tmp_path / "nowhere"))
     assert "--corpus says how to read the data" in refused(capsys, "train", "--data", walks)
     assert "give one of them" in said("--resume", str(new), "--again", str(new))
