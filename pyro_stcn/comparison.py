@@ -58,6 +58,12 @@ class Score:
         facts |= {"evidence": evaluation.evidence, "recordings": evaluation.recordings}
         return cls(bound=bound, nats=nats, elbo=elbo, figures=figures, **facts)
 
+    def mean(self, values: np.ndarray) -> Statistic:
+        """The mean of one value per sequence, and its error: over recordings, where sequences are pieces of them."""
+        if self.recordings is None:
+            return Statistic.of(values)
+        return Statistic.ratio(values, np.ones(len(values)), self.recordings)
+
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""
         with replacing(path) as unfinished:
@@ -126,13 +132,15 @@ def markdown_table(scores: Sequence[Score]) -> str:
     ]
     for system, group in groups.items():
         first = group[0]
-        mean, elbo = Statistic.of(means[system]), Statistic.of(np.mean([score.elbo for score in group], 0))
-        behind = "" if system == best else str(Statistic.of(means[system] - means[best]))
+        over = first.mean
+        mean, elbo = over(means[system]), over(np.mean([score.elbo for score in group], 0))
+        behind = "" if system == best else str(over(means[system] - means[best]))
+        figure = " or ".join(dict.fromkeys(score.bound for score in group))
         single = ", ".join(f"{np.mean(score.nats):.1f}" for score in group)
         elbo_text = "" if first.evidence is Evidence.EXACT else str(elbo)
         time = "" if np.isnan(times[system]) else f"{times[system] / fastest:.1f}"
         lines.append(
-            f"| {system} | {first.bound} | {first.evidence} | {mean} | {behind} | {single} | {elbo_text} | "
+            f"| {system} | {figure} | {first.evidence} | {mean} | {behind} | {single} | {elbo_text} | "
             f"{first.parameters:,} | {time} |"
         )
     lines += [
@@ -172,8 +180,8 @@ def figures_table(scores: Sequence[Score]) -> str:
                 cells.append("")
                 continue
             values = np.mean([score.figures[name] for score in group], 0)
-            gain = "" if first is None else f" ({Statistic.of(values - first)})"
+            gain = "" if first is None else f" ({group[0].mean(values - first)})"
             first = values if first is None else first
-            cells.append(f"{Statistic.of(values)}{gain}")
+            cells.append(f"{group[0].mean(values)}{gain}")
         lines.append(f"| {system} | {' | '.join(cells)} |")
     return "\n".join(lines)

@@ -50,7 +50,7 @@ def evaluate(
     The annealing factor is 1, the model is in evaluation mode while it runs, and neither that mode nor the state of
     the random generators is changed for the caller: the same ``seed`` gives the same numbers.
 
-    The networks that read x alone run once a batch, whatever K is.
+    The networks that read x alone run once a batch, whatever K is; a filter runs them once more every time.
 
     :param particles: K; memory does not grow with it beyond ``chunk`` draws at a time. An exact figure needs no draws,
         and is computed once.

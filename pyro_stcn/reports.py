@@ -166,13 +166,18 @@ class Evaluation:
     def tightest(self) -> tuple[np.ndarray, str]:
         """Return the best figure there is, one value per sequence, with its name: exact, or the tightest bound.
 
-        Not by value, which would favour noise: a weight per step if it has as many draws as the filter, else the
-        filter, else a weight per sequence.
+        Not simply the largest, which would favour noise: a weight per step if it has as many draws as the filter, else
+        the filter, else a weight per sequence. Another bound takes its place where it is larger by more than two
+        standard errors of the difference on the same sequences, as where the guide looks ahead and a filter does not.
         """
         if not self.kl:
             name, value = next(iter(self.figures().items()))
-        else:
-            name, value = self._many()[-1]
+            return value, name
+        *others, (name, value) = self._many()
+        for another, larger in reversed(others) if self.evidence is Evidence.LOWER_BOUND else ():
+            gain = self._mean(larger - value)
+            if gain.mean > 2 * gain.standard_error:
+                name, value = another, larger
         return value, name
 
     def _many(self) -> list[tuple[str, np.ndarray]]:

@@ -52,6 +52,20 @@ def test_scores_survive_the_disk(tmp_path):
         assert Score.load(tmp_path / "score.json") == kept
 
 
+def test_errors_of_pieces_are_over_their_recordings():
+    nats = (1.0, 1.1, 5.0, 5.1)
+    pieces = dataclasses.replace(score(nats=nats), recordings=("a", "a", "b", "b"), figures={"ELBO": nats})
+    whole = Statistic.ratio(np.array(nats), np.ones(4), pieces.recordings)
+    assert whole.standard_error > 1.5 * Statistic.of(np.array(nats)).standard_error
+    for table in (markdown_table([pieces]), figures_table([pieces])):
+        assert f"| {whole} |" in table
+
+
+def test_the_table_names_every_figure_that_its_seeds_have():
+    other = dataclasses.replace(score(seed=1), bound="FIVO-2")
+    assert "| a | IWAE-2 per sequence or FIVO-2 |" in markdown_table([score(), other])
+
+
 def test_the_table_has_means_over_seeds_with_their_errors_over_sequences():
     exact = dataclasses.replace(score("b", evidence=Evidence.EXACT, seconds=0.3), bound="log-likelihood")
     table = markdown_table([score(seed=1, nats=(3.0, 4.0, 8.0)), exact, score(seed=0)])

@@ -1,5 +1,6 @@
 """Reported numbers against hand-made traces, exact guides and scipy; what they must not disturb."""
 
+import dataclasses
 import math
 
 import numpy as np
@@ -356,6 +357,16 @@ def test_a_filters_figure_goes_by_its_own_name_and_is_the_tightest_it_can_be():
     )
     assert loose.tightest()[1] == "6-particle estimate"
     assert "FIVO" not in str(loose), "with a head that is no density it is no bound"
+
+
+def test_a_filter_gives_way_to_a_bound_that_is_larger_beyond_noise():
+    result = evaluate(small_stcn(CAUSAL), DATA, particles=5, filter=FIVO(6), **quiet)
+    iwae, noise = result.iwae, np.random.default_rng(0).normal(size=len(DATA))
+    for shift, name in ((-1.0, "IWAE-5 per sequence"), (-1e-3, "FIVO-6"), (0.0, "FIVO-6"), (1.0, "FIVO-6")):
+        one = dataclasses.replace(result, filtered=(iwae + shift + 0.1 * noise, 6))
+        assert one.tightest()[1] == name
+    loose = dataclasses.replace(result, filtered=(iwae - 1.0, 6), evidence=Evidence.ESTIMATE)
+    assert loose.tightest()[1] == "6-particle estimate", "what is no bound is not chosen by its value"
 
 
 def test_the_csv_holds_every_value(tmp_path):

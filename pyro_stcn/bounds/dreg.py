@@ -20,7 +20,7 @@ from torch import Tensor
 from ..models.base import SequenceModel
 from ..models.unroll import StepwiseNormal
 from .iwae import IWAE
-from .objective import scale_of_observations
+from .objective import refuse_estimates, scale_of_observations
 
 __all__ = ["DReG"]
 
@@ -55,6 +55,7 @@ class DReG(IWAE):
         """Return minus the bound in nats, summed over the kept cells, whose gradient is the estimator's."""
         if not torch.is_grad_enabled():
             return super().differentiable_loss(model, guide, *args, **kwargs)
+        refuse_estimates(guide)
         log_weights, log_joints = [], []
         looked_at = _draws_looked_at(guide, *args, **kwargs)
         for (path_model, path_guide), (live_model, live_guide) in self._get_traces(model, guide, args, kwargs):

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ..models import SequenceModel
 from ..models.filtering import ParticleFilter
-from .objective import Objective, check_particles
+from .objective import Objective, check_particles, refuse_estimates
 
 __all__ = ["FIVO", "multinomial", "systematic"]
 
@@ -51,8 +51,13 @@ class FIVO(Objective):
 
     K particles move through the sequence together. Where their weights have become uneven (the effective sample size is
     below ``threshold * K``) they are resampled: the log of their mean weight is banked, poor ones die and good ones
-    multiply. ``E exp(bound) = p(x)`` as for :class:`IWAE`, which it equals with ``threshold`` 0, but it does not
-    loosen with the length of the sequence. With K = 1 it is the ELBO.
+    multiply. ``E exp(bound) = p(x)`` as for :class:`IWAE`, which it equals with ``threshold`` 0. Its gap grows with
+    the number of steps in proportion, where particles that are never resampled lose sight of a long sequence whatever
+    their number. With K = 1 it is the ELBO.
+
+    Resampling trusts the weights so far. Where the guide looks ahead (SRNN, Z-forcing, Bi-LSTM) a draw may be poor so
+    far because it is good for what comes: then a weight per sequence can be tighter, and with a guide that is the exact
+    posterior it is exact and this is not. Compute both.
 
     It filters with the model's own conditionals, so it is for the models of this library that have a ``filtering``:
     those whose latents reach later steps. The gradient is that of the draws: the term from the choice of ancestors is
@@ -76,6 +81,7 @@ class FIVO(Objective):
 
     def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the bound in nats, summed over the sequences, with gradients."""
+        refuse_estimates(guide)
         return -torch.as_tensor(self._trace(guide, args, kwargs).log_prob_sum())
 
     def log_evidence(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:

@@ -11,7 +11,7 @@ from pyro.infer.enum import get_importance_trace
 from pyro.poutine.trace_struct import Trace
 from torch import Tensor
 
-from .objective import Objective, check_particles, scale_of_observations
+from .objective import Objective, check_particles, refuse_estimates, refuse_one_sided_scale, scale_of_observations
 
 __all__ = ["IWAE"]
 
@@ -34,7 +34,8 @@ class IWAE(Objective):
     sequence) multiplies the bound; a further scale on the latents (annealing) tempers the weights, and what comes out
     is then an objective and not a bound.
 
-    All latents must be reparameterised.
+    All latents must be reparameterised. What cannot be a bound is refused: a model of this library whose
+    ``net.evidence`` says that it has none, and a latent that only the model or only the guide scales.
 
     :param num_particles: K.
     :param keep: names of the plates that keep weights of their own; ``()`` is one weight for all the data.
@@ -60,6 +61,7 @@ class IWAE(Objective):
 
     def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the bound in nats, summed over the kept cells, with gradients."""
+        refuse_estimates(guide)
         log_weights, scale = self._log_weights(model, guide, args, kwargs)
         bound = log_weights.logsumexp(0) - math.log(self.num_particles)
         return -(scale * bound).sum()
@@ -98,6 +100,7 @@ class IWAE(Objective):
 
     def _log_guide(self, guide_trace: Trace, model_trace: Trace) -> Tensor | float:
         """Return log q(z | x), without the scale of the observations, by cell."""
+        refuse_one_sided_scale(model_trace, guide_trace)
         for name, site in guide_trace.nodes.items():
             distribution: Any = site.get("fn")
             if site["type"] == "sample" and not distribution.has_rsample:

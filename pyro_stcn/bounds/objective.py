@@ -13,7 +13,9 @@ from pyro.poutine.trace_struct import Trace
 from pyro.util import warn_if_nan
 from torch import Tensor
 
-__all__ = ["Objective", "check_particles", "scale_of_observations"]
+from ..models.base import Evidence, SequenceModel
+
+__all__ = ["Objective", "check_particles", "refuse_estimates", "refuse_one_sided_scale", "scale_of_observations"]
 
 
 class Objective(ELBO):
@@ -37,6 +39,41 @@ class Objective(ELBO):
             loss.backward()
         warn_if_nan(loss, "loss")
         return torch_item(loss)
+
+
+def refuse_estimates(guide: Any) -> None:
+    """Refuse a model of this library whose weights give no bound.
+
+    :raises ValueError: with the reason.
+    """
+    net = getattr(guide, "net", None)
+    if isinstance(net, SequenceModel) and net.evidence is Evidence.ESTIMATE:
+        why = (
+            "its latents are drawn once for the guide and again for the model (independent_draws)"
+            if net.config.observation.normalised
+            else "its observation model has a floor, so it is no density"
+        )
+        raise ValueError(
+            f"importance weights of this {type(net).__name__} give no bound: {why}. Train it with Trace_ELBO or "
+            "TraceMeanField_ELBO; evaluate() scores it, and says what its figures are"
+        )
+
+
+def refuse_one_sided_scale(model_trace: Trace, guide_trace: Trace) -> None:
+    """Refuse a latent that model and guide scale by different factors: log p(z) - log q(z) is then no log-weight.
+
+    :raises ValueError: naming the site and both factors.
+    """
+    for name, site in guide_trace.nodes.items():
+        if site["type"] != "sample" or name not in model_trace:
+            continue
+        ours, theirs = model_trace.nodes[name]["scale"], site["scale"]
+        differ = ours != theirs
+        if differ.any() if isinstance(differ, Tensor) else differ:
+            raise ValueError(
+                f"latent {name!r} is scaled by {ours} in the model and by {theirs} in the guide, and the difference of "
+                "their log-densities is then no weight: scale both, with poutine.scale around the call or in each"
+            )
 
 
 def check_particles(count: int) -> None:

@@ -327,6 +327,19 @@ def test_where_steps_are_independent_resampling_at_every_step_is_a_weight_per_st
     assert run(FIVO(6, 0.0), net, x, mask)[0] == pytest.approx(run(IWAE(6, max_plate_nesting=2), net, x, mask)[0])
 
 
+def test_resampling_costs_nats_where_the_guide_knows_what_comes():
+    """With a guide that is the exact posterior one weight a sequence is exact, and a filter is a bound and is not."""
+    torch.manual_seed(0)
+    net, x = linear_model("zforcing", exact=True), 1.5 * torch.randn(4, 30, DIM)
+    exact = exact_evidence(net, x)
+    weights = IWAE(4, max_plate_nesting=2).log_weights(net.model, net.guide, x)
+    torch.testing.assert_close(weights, exact.expand(weights.shape), rtol=0, atol=1e-9)
+    found = torch.stack([FIVO(4).log_evidence(net.model, net.guide, x) for _ in range(100)])
+    gap, error = exact - found.mean(0), found.std(0) / 10
+    assert gap.mean() > 10, "docs/which_number.md: 12 nats"
+    assert (gap > 4 * error).all()
+
+
 # ----------------------------------------------------------------------------------------------------- ragged sequences
 
 
