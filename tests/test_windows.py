@@ -89,7 +89,7 @@ def test_a_filter_draws_some_steps_at_a_time_and_the_bound_is_the_same(monkeypat
     mask = torch.arange(9) < torch.tensor([[9], [6]])
     bounds = []
     for stretch in (256, 4, 1):
-        monkeypatch.setattr(STCNFilter, "stretch", stretch)
+        monkeypatch.setattr(STCNFilter, "rows", stretch * 3 * 2)
         bounds.append(FIVO(3).log_evidence(net.model, net.guide, x, mask))
     torch.testing.assert_close(bounds[1:], [bounds[0]] * 2)
 

@@ -274,14 +274,16 @@ class STCNFilter(ParticleFilter):
     """An STCN over one batch, K particles of every sequence at a time.
 
     Given x the latents are independent over time, so those of a stretch of steps are drawn at once, and only the output
-    network, which looks back over them, takes one step at a time. Memory does not grow with K times the length.
+    network, which looks back over them, takes one step at a time. Memory does not grow with K times the length, and
+    with K only by what each particle remembers.
     """
 
-    stretch = 256
+    rows = 2**14  # of latents to draw at once, those of a step at least
 
     def __init__(self, net: STCN, x: Tensor, mask: Tensor | None, particles: int):
         self.net, self.x, self.mask, self.steps = net, x, mask, x.shape[1]
         self.lead = torch.Size([particles, x.shape[0]])
+        self.stretch = max(1, self.rows // self.lead.numel())
         self.features = net.features(x)
         # Of the stretch, by step: the gradient of a slice is as large as what it was cut from.
         self.inputs: tuple[Tensor, ...] = ()

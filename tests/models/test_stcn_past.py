@@ -199,7 +199,7 @@ def loss_and_gradient(elbo, net, *args):
 def test_a_filter_that_never_resamples_is_iwae_and_with_one_particle_the_elbo(monkeypatch, name, particles, stretch):
     """On the same noise: value and gradient."""
     net, (x, mask) = build(name), ragged()
-    monkeypatch.setattr(STCNFilter, "stretch", stretch)
+    monkeypatch.setattr(STCNFilter, "rows", stretch * particles * 3)
     pyro.set_rng_seed(5)
     # The filter draws a stretch of steps from the top of the ladder, all particles at once, and then the next stretch.
     stretches = [
