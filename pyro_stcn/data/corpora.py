@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
+import re
+import typing
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .blizzard import load_blizzard
-from .checks import DataError
+from .checks import Choice, DataError
 from .corpus import Corpus
 from .deepwriting import FILES as DEEPWRITING_FILES
 from .deepwriting import load_deepwriting
@@ -24,7 +26,7 @@ from .synthetic_iamondb import synthetic_iamondb
 from .synthetic_strokes import synthetic_strokes
 from .timit import load_timit
 
-__all__ = ["CORPORA", "CorpusKind", "load_corpus", "loader_options"]
+__all__ = ["CORPORA", "CorpusKind", "LoaderOption", "load_corpus", "loader_options"]
 
 
 @dataclass(frozen=True)
@@ -146,9 +148,33 @@ def load_corpus(name: str, path: Path | None = None, **options: Any) -> Corpus:
         raise DataError(f"the loader of {name!r} cannot take {given}: {error}") from error
 
 
-def loader_options(name: str) -> list[str]:
-    """Return the names of the options that a kind's loader has, beside what it reads."""
+@dataclass(frozen=True)
+class LoaderOption:
+    """An option of a loader.
+
+    :param default: what it is where it is not given.
+    :param meaning: as the loader documents it.
+    :param choices: the values that there are, where these are few.
+    """
+
+    default: Any
+    meaning: str
+    choices: tuple[str, ...] = ()
+
+
+def loader_options(name: str) -> dict[str, LoaderOption]:
+    """Return the options that a kind's loader has, by name, beside what it reads."""
     load = CORPORA[name].load
-    loaders = (load, *OWN_LOADERS) if load is load_own else (load,)
-    parameters = [p for loader in loaders for p in list(inspect.signature(loader).parameters.values())[1:]]
-    return list(dict.fromkeys(p.name for p in parameters if p.default is not p.empty))
+    options: dict[str, LoaderOption] = {}
+    for loader in (load, *OWN_LOADERS) if load is load_own else (load,):
+        meanings = re.findall(r"^:param (\w+): (.*(?:\n +.*)*)", inspect.getdoc(loader) or "", re.MULTILINE)
+        said = {option: " ".join(text.split()) for option, text in meanings}
+        types = typing.get_type_hints(loader)
+        for parameter in list(inspect.signature(loader).parameters.values())[1:]:
+            known = options.get(parameter.name)
+            if parameter.default is not parameter.empty and not (known and known.meaning):
+                kinds = [t for t in typing.get_args(types[parameter.name]) if isinstance(t, type)]
+                choices = tuple(str(choice) for kind in kinds if issubclass(kind, Choice) for choice in kind)
+                found = LoaderOption(parameter.default, said.get(parameter.name, ""), choices)
+                options[parameter.name] = found
+    return options

@@ -36,5 +36,12 @@ def test_the_options_of_a_loader_go_through(tmp_path):
         load_corpus("timit", folder, fram=100)
     with pytest.raises(DataError, match="the loader of 'timit' cannot take frame='wide': "):
         load_corpus("timit", folder, frame="wide")
-    assert loader_options("deepwriting") == ["split", "valid_fraction", "seed", "max_bytes"]
+    assert list(loader_options("deepwriting")) == ["split", "valid_fraction", "seed", "max_bytes"]
     assert {"valid", "test", "sequence_column", "keep"} <= set(loader_options("arrays"))
+
+
+@pytest.mark.parametrize("name", CORPORA)
+def test_every_option_of_a_loader_is_explained(name):
+    for option, about in loader_options(name).items():
+        assert len(about.meaning) > 10, option
+        assert not about.choices or str(about.default) in about.choices or about.default is None

@@ -491,6 +491,12 @@ def test_the_command_prints_writes_and_exits(tmp_path, capsys):
     ListCorpora().run()
     out = capsys.readouterr().out
     assert all(f"{name}: {kind.contents}" in out and kind.owner in out for name, kind in CORPORA.items())
+    ListCorpora("arrays").run()
+    out = capsys.readouterr().out
+    assert '  missing="refuse"\n      what to do with missing values, see ``Missing``. There are: refuse, mark.' in out
+    assert "timit" not in out
+    with pytest.raises(DataError, match="there is no kind of corpus 'array'; there are: timit, "):
+        ListCorpora("array").run()
 
 
 # How it is counted
