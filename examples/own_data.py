@@ -28,7 +28,7 @@ from pyro.infer import TraceMeanField_ELBO
 
 from pyro_stcn import TrainingConfig, evaluate, fit, generate, impute, load_model, plots
 from pyro_stcn.cli.errors import friendly
-from pyro_stcn.data import Corpus, RawFormat, StepKind, load_own, recognise
+from pyro_stcn.data import Corpus, RawFormat, StepKind, load_own, recognise_corpus
 from pyro_stcn.models import SequenceModel
 from pyro_stcn.presets import stcn_for
 
@@ -118,7 +118,7 @@ def load(args: Args) -> Corpus:
         return load_own(made_up(args.seed), missing="mark", seed=args.seed, name="made up")
     wanted = {"sequence_column": args.sequence_column, "missing": args.missing, "frame": args.frame}
     options: dict[str, Any] = {name: value for name, value in wanted.items() if value is not None}
-    if recognise(args.data) != "strokes":  # a stroke-3 file has its parts, and nothing is held out
+    if recognise_corpus(args.data) != "strokes":  # a stroke-3 file has its parts, and nothing is held out
         options["seed"] = args.seed
     if args.test_files is None:
         return load_own(args.data, kind=args.kind, **options)

@@ -19,7 +19,7 @@ from .corpus import Corpus
 from .deepwriting import DeepwritingSplit, load_deepwriting
 from .findings import Finding, Report, Severity, What
 from .iamondb import HeldOut, load_iamondb
-from .inspection import inspect_data, recognise
+from .inspection import inspect_data, recognise_corpus
 from .own import load_own
 from .raw import RawFormat, StepKind
 from .recording_files import open_recordings
@@ -84,7 +84,7 @@ __all__ = [
     "load_timit",
     "open_recordings",
     "read_audio",
-    "recognise",
+    "recognise_corpus",
     "synthetic_blizzard",
     "synthetic_deepwriting",
     "synthetic_iamondb",

@@ -27,7 +27,7 @@ from .npz_files import npz_names
 from .tallies import Moments, SequenceTally, gather
 from .whole_corpus import Overall, corpus_findings
 
-__all__ = ["inspect_data", "recognise"]
+__all__ = ["inspect_data", "recognise_corpus"]
 
 _CLIP_PAIRS, _CLIP_LEVEL = 5, 0.25  # neighbouring samples at the peak, and the fraction of full scale it has to reach
 _FULL_SCALE = 32768
@@ -62,7 +62,7 @@ def inspect_data(
     if corpus is not None and corpus not in CORPORA:
         raise DataError(f"there is no kind of corpus {corpus!r}; there are: {', '.join(CORPORA)}")
     path = Path(data) if isinstance(data, str | os.PathLike) else None
-    kind = corpus or (recognise(path) if path is not None else "arrays")
+    kind = corpus or (recognise_corpus(path) if path is not None else "arrays")
     marked = Missing(missing) is Missing.MARK
     if marked and kind != "arrays":
         raise DataError(f"missing steps are marked in arrays only, and {data} is taken for {kind}")
@@ -76,7 +76,7 @@ def inspect_data(
     return inspector.report(str(path) if path is not None else "data in memory", kind)
 
 
-def recognise(path: Path) -> str:
+def recognise_corpus(path: Path) -> str:
     """What kind of corpus a path holds: a name of ``CORPORA``, "arrays" where it looks like no other."""
     if path.is_dir():
         if path.name == "lineStrokes" or (path / "lineStrokes").is_dir():

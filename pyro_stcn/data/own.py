@@ -47,7 +47,7 @@ def load_own(
     :returns: its corpus; ``corpus.kind`` says what the data were taken for.
     :raises DataError: as the loader does, and for an option that it does not have.
     """
-    chosen = StepKind(kind) if kind is not None else recognise(train, options)
+    chosen = StepKind(kind) if kind is not None else recognise_steps(train, options)
     _check_options(chosen, _loader_of(chosen, train), options)
     if chosen is StepKind.CATEGORIES:
         return load_categories(train, valid, test, **options)
@@ -86,7 +86,7 @@ def _check_options(kind: StepKind, loader: Callable[..., Corpus], options: dict[
         )
 
 
-def recognise(given: Any, options: dict[str, Any]) -> StepKind:
+def recognise_steps(given: Any, options: dict[str, Any]) -> StepKind:
     """Return what data look like, as :func:`load_own` says; of several files the first is looked at.
 
     :param options: those of the loader; ``sequence_column`` is of use.

@@ -10,7 +10,16 @@ import pytest
 import soundfile
 
 from pyro_stcn.cli.data import Check, ListCorpora
-from pyro_stcn.data import CORPORA, DataError, Severity, What, inspect_data, load_arrays, recognise, write_strokes
+from pyro_stcn.data import (
+    CORPORA,
+    DataError,
+    Severity,
+    What,
+    inspect_data,
+    load_arrays,
+    recognise_corpus,
+    write_strokes,
+)
 from pyro_stcn.data.audio import write_sphere, write_wav
 from pyro_stcn.data.tallies import Moments, Thinned, gather
 
@@ -320,7 +329,7 @@ def timit(root):
 
 def test_timit(tmp_path):
     root = timit(tmp_path)
-    assert recognise(root) == "timit"
+    assert recognise_corpus(root) == "timit"
     assert inspect_data(root).ok
     folder = root / "TRAIN/DR1/FABC0"
     write_sphere(folder / "SI1.WAV", speech(seed=5), 8000)
@@ -352,7 +361,7 @@ def test_strokes(tmp_path):
     changes["test_points"][2, 2] = 0.5
     changes["valid_lengths"] = np.array([4, 2])
     np.savez(path, **changes)
-    assert recognise(path) == "strokes"
+    assert recognise_corpus(path) == "strokes"
     report = inspect_data(path)
     finding = only(report, What.NOT_FINITE)
     assert (finding.sequence, finding.step, finding.channel, finding.channel_name) == ("train/1", 1, 1, "dy")
@@ -378,7 +387,7 @@ def test_iamondb(tmp_path):
         put(tmp_path, name, drawn(i))
     (tmp_path / "train.txt").write_text("a01-000u\na01-020\n")
     (tmp_path / "valid.txt").write_text("c03-007w\n")
-    assert recognise(tmp_path) == recognise(tmp_path / "lineStrokes") == "iamondb"
+    assert recognise_corpus(tmp_path) == recognise_corpus(tmp_path / "lineStrokes") == "iamondb"
     clean_one = inspect_data(tmp_path)
     assert clean_one.ok
     assert clean_one.summary.parts == {"train": 3, "valid": 1}
@@ -406,7 +415,7 @@ def test_deepwriting(tmp_path):
     train[3][1, 2] = 3
     np.savez(tmp_path / "deepwriting_v2_training.npz", samples=objects(*train))
     np.savez(tmp_path / "deepwriting_v2_validation.npz", samples=objects(ink(9, 7), np.ones((3, 2)), train[0]))
-    assert recognise(tmp_path) == "deepwriting"
+    assert recognise_corpus(tmp_path) == "deepwriting"
     report = inspect_data(tmp_path)
     finding = only(report, What.NOT_FINITE)
     assert (finding.sequence, finding.step, finding.channel_name) == ("train/2", 4, "dx")
