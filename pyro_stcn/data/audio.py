@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import soundfile
 
+from .audio_containers import declared_bytes
 from .checks import DataError, is_constant
 
 _SHORTEN_MAGIC = b"ajkg"
@@ -193,13 +194,15 @@ def check_complete(path: Path, declared: int, present: int) -> None:
 def declared_frames(path: Path, info: Any) -> int:
     """How many samples of each channel a recording should have.
 
-    libsndfile takes a RIFF or SPHERE file to be as long as what is there of it: the header knows better.
+    libsndfile takes a RIFF, SPHERE, AIFF, AU, W64 or VOC file to be as long as what is there of it: the header knows
+    better.
 
     :param info: what ``soundfile.info`` says of it.
     :raises AudioError: as :func:`read_header`.
     """
     if info.format not in ("WAV", "WAVEX", "NIST"):
-        return int(info.frames)
+        declared, present = declared_bytes(path, info.format) or 0, path.stat().st_size
+        return int(info.frames if declared <= present else max(info.frames * declared // present, info.frames + 1))
     header = read_header(path)
     return int(max(info.frames * header.declared // max(header.present, 1), info.frames))
 

@@ -371,6 +371,20 @@ def flac(folder: Path) -> Path:
     return folder / "a.flac"
 
 
+CONTAINERS = ("AIFF", "AU", "W64", "RF64", "VOC")
+
+
+def recorded(container: str) -> Callable[[Path], Path]:
+    """A recording in another container."""
+
+    def make(folder: Path) -> Path:
+        path = folder / f"a.{container.lower()}"
+        soundfile.write(path, SAMPLES, 16000, format=container, subtype="PCM_16")
+        return path
+
+    return make
+
+
 def replaced(old: bytes, new: bytes) -> Callable[[bytes], bytes]:
     def edit(content: bytes) -> bytes:
         assert old in content
@@ -394,6 +408,7 @@ AUDIO = [
     Case("truncated RIFF header", "read_audio", cut(wav, 0.003), "it ends before its samples begin"),
     Case("truncated SPHERE", "read_audio", cut(sphere), "header declares 4000 samples and 1744 are there"),
     Case("truncated SPHERE header", "read_audio", cut(sphere, 0.05), "header is damaged"),
+    *(Case(f"truncated {kind}", "load_arrays", cut(recorded(kind)), "is truncated: its header") for kind in CONTAINERS),
     Case("truncated FLAC", "load_arrays", cut(flac), "cannot be decoded"),
     Case("RIFF: 2 GiB of samples", "read_audio", edited(wav, at(40, struct.pack("<I", 2**31))), "4000 are there"),
     Case("RIFF: a rate of 0", "read_audio", edited(wav, at(24, bytes(4))), "a rate of 0 Hz"),
