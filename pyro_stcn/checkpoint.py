@@ -146,8 +146,10 @@ def _most_layers(config: Any) -> int:
         return max(map(_most_layers, config), default=0)
     if not isinstance(config, dict):
         return 0
-    own = (value for key, value in config.items() if key.endswith("layers") and isinstance(value, int))
-    return max(*own, 0, 0, *map(_most_layers, config.values()))
+    own = [value for key, value in config.items() if key.endswith("layers") and isinstance(value, int)]
+    cells = config.get("cells")  # of every group of an LSTM
+    own += [sum(n for n in cells if isinstance(n, int))] if isinstance(cells, list) else []
+    return max([0, *own, *map(_most_layers, config.values())])
 
 
 def _digest(tensors: Mapping[str, Tensor], text: str) -> str:

@@ -13,7 +13,7 @@ from torch.distributions import kl_divergence
 from tqdm import tqdm
 
 from .bounds import FIVO, PARTICLES
-from .data.batch import SequenceBatch, Sequences, batches
+from .data.batch import SequenceBatch, Sequences, batches, check_is_dataset
 from .data.standardise import Standardiser
 from .diagnostics import effective_sample_size, pareto_khat
 from .discrete import check_values
@@ -73,6 +73,7 @@ def evaluate(
             raise ValueError(f"{name} must be at least 1, not {value}")
     if window is not None and window < 1:
         raise ValueError(f"window must be at least 1, not {window}")
+    check_is_dataset("dataset", dataset)
     if given_first and not net.pointwise:
         raise ValueError(
             f"x_1 cannot be given to {type(net).__name__}: later steps look at z_1, whose draw from the guide would "

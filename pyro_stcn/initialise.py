@@ -1,4 +1,4 @@
-"""How weights start: Glorot-uniform kernels and zero biases, as in the authors' code."""
+"""How linear maps and convolutions start: Glorot-uniform kernels and zero biases, as in the authors' code."""
 
 from __future__ import annotations
 

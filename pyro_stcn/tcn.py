@@ -13,6 +13,8 @@ A *backbone* is any module with these verbs and facts; nothing else in the libra
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -150,7 +152,7 @@ class DilatedTCN(nn.Module):
 
     ``autocast_dtype`` (default None) runs the blocks in that type while the module is in training mode; features come
     out in the type of the input, so that latents and log-probabilities keep full precision, and evaluation is
-    untouched.
+    untouched. Without it an autocast around the call has its way.
     """
 
     def __init__(self, data_dim: int, config: DilatedTCNConfig):
@@ -176,14 +178,27 @@ class DilatedTCN(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, ...]:
         """Features of a whole sequence: ``(..., time, data_dim)`` to L tensors ``(..., time, filters)``."""
         h = x.reshape(-1, *x.shape[-2:]).transpose(1, 2)
-        mixed = self.training and self.autocast_dtype is not None
-        features = []
-        with torch.autocast(x.device.type, self.autocast_dtype, enabled=mixed):
-            for i, block in enumerate(self.blocks):
-                h, _ = block(h)
-                if i in self._taps:
-                    features.append(h)
+        features = [h for i, (h, _) in enumerate(self.each(h)) if i in self._taps]
         return tuple(d.transpose(1, 2).to(x.dtype).reshape(*x.shape[:-1], -1) for d in features)
+
+    def each(self, h: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+        """Run the blocks over whole sequences, ``(batch, channels, time)``; yields (output, skip) of each."""
+        mixed = self.training and self.autocast_dtype is not None
+        for block in self.blocks:
+            with torch.autocast(h.device.type, self.autocast_dtype) if mixed else nullcontext():
+                h, skip = block(h)
+            yield h, skip
+
+    def each_from(
+        self, verb: Callable[..., tuple[Tensor, Tensor, Tensor]], state: TCNState, h: Tensor
+    ) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        """Run the blocks from a state; yields (buffer, output, skip) of one after another.
+
+        :param verb: ``WaveNetBlock.step`` or ``WaveNetBlock.extend``.
+        """
+        for block, buffer in zip(self.blocks, state.buffers, strict=True):
+            buffer, h, skip = verb(block, buffer, state.position, h)
+            yield buffer, h, skip
 
     def initial_state(self, batch_size: int) -> TCNState:
         """Return the state before the first step."""
@@ -192,9 +207,7 @@ class DilatedTCN(nn.Module):
     def step(self, state: TCNState, x: Tensor) -> tuple[TCNState, tuple[Tensor, ...]]:
         """Features of the next time-step: ``(batch, data_dim)`` to L tensors ``(batch, filters)``."""
         buffers, features = [], []
-        h = x
-        for i, (block, buffer) in enumerate(zip(self.blocks, state.buffers, strict=True)):
-            buffer, h, _ = block.step(buffer, state.position, h)
+        for i, (buffer, h, _) in enumerate(self.each_from(WaveNetBlock.step, state, x)):
             buffers.append(buffer)
             if i in self._taps:
                 features.append(h)
@@ -203,9 +216,7 @@ class DilatedTCN(nn.Module):
     def extend(self, state: TCNState, x: Tensor) -> tuple[TCNState, tuple[Tensor, ...]]:
         """Features of the next time-steps: ``(batch, time, data_dim)`` to L tensors ``(batch, time, filters)``."""
         buffers, features = [], []
-        h = x.transpose(1, 2)
-        for i, (block, buffer) in enumerate(zip(self.blocks, state.buffers, strict=True)):
-            buffer, h, _ = block.extend(buffer, state.position, h)
+        for i, (buffer, h, _) in enumerate(self.each_from(WaveNetBlock.extend, state, x.transpose(1, 2))):
             buffers.append(buffer)
             if i in self._taps:
                 features.append(h.transpose(1, 2))

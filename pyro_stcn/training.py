@@ -24,7 +24,7 @@ from tqdm import tqdm
 
 from .checkpoint import CheckpointError, load_tensors, load_weights, model_tensors, save_tensors
 from .configs import config_to_dict
-from .data.batch import SequenceBatch, Sequences, ShuffledBatches
+from .data.batch import SequenceBatch, Sequences, ShuffledBatches, check_is_dataset
 from .data.checks import remark_on_scale
 from .data.prefetch import PrefetchedBatches
 from .diagnostics import kl_by_layer
@@ -183,6 +183,8 @@ class _Run:
         if config.mean_over_steps and isinstance(elbo, RenyiELBO):
             raise ValueError("RenyiELBO would take 1 / steps into its logarithm: use IWAE with mean_over_steps")
         check_blocks(net, config)
+        for part, data in (("train", train), ("valid", valid)):
+            check_is_dataset(part, data)
         for data in (train, valid):
             if data is not None:
                 check_values(net.config.observation, data)
@@ -219,7 +221,7 @@ class _Run:
         weight = c.kl_weight(step)
         lr = exponential_decay(step, c.learning_rate, c.decay_rate, c.decay_steps)
         self.optimiser.param_groups[0].update(
-            lr=lr, eps=adam_epsilon_hat(step) if c.tensorflow_epsilon else c.adam_epsilon
+            lr=lr, eps=adam_epsilon_hat(step, c.adam_epsilon) if c.tensorflow_epsilon else c.adam_epsilon
         )
         self.optimiser.zero_grad()
         self.net.train()
@@ -249,10 +251,11 @@ class _Run:
         return None
 
     def _weight_of_sequences(self, batch: SequenceBatch) -> AbstractContextManager:
-        """Let a sequence count with the sum over its observed steps, or with their mean."""
+        """Let a sequence count with the sum over its scored steps, or with their mean."""
         if not self.config.mean_over_steps:
             return nullcontext()
-        weights = 1 / batch.mask.sum(1).to(batch.x.dtype)
+        scored = batch.mask if self.net.scores_first_step else batch.mask[:, 1:]
+        weights = 1 / scored.sum(1).clamp(min=1).to(batch.x.dtype)
         return poutine.scale(scale=weights.reshape(-1, *[1] * (-self.net.sequence_dim - 1)))
 
     def _where(self, step: int, batch: SequenceBatch) -> str:
@@ -382,7 +385,7 @@ class _Run:
 
     def _clear_left_overs(self) -> None:
         """Remove the half-written files of a run that was killed."""
-        for pattern in (".*.safetensors.*", ".*.csv.part"):
+        for pattern in (".*.safetensors.*", ".*.csv.*"):  # of whole_files
             for path in self.folder.glob(pattern):
                 path.unlink()
 

@@ -25,10 +25,10 @@ class TrainingConfig:
     :param auxiliary_end: see there.
     :param auxiliary_increment: see there.
     :param clip_norm: largest global norm of the gradient; ``math.inf`` for no clipping.
-    :param mean_over_steps: the loss of a sequence is its mean over steps (the authors' handwriting models), not its
-        sum (speech).
+    :param mean_over_steps: the loss of a sequence is its mean over the steps that are scored (the authors' handwriting
+        models), not their sum (speech).
     :param adam_epsilon: Adam's epsilon.
-    :param tensorflow_epsilon: apply Adam's epsilon of 1e-8 as TensorFlow does, see
+    :param tensorflow_epsilon: apply Adam's epsilon as TensorFlow does, see
         :func:`~pyro_stcn.schedules.adam_epsilon_hat`.
     :param evaluate_every: updates between validations; also between checkpoints.
     :param patience: validations in a row without a new best after which training stops, counted once annealing

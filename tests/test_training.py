@@ -89,6 +89,14 @@ def test_resume_refuses_another_objective_or_other_data(tmp_path, change, named)
         run(tmp_path, **({"elbo": TraceMeanField_ELBO(), **facts} | change), resume=True)
 
 
+def test_a_list_of_arrays_is_refused_with_the_way_to_make_a_dataset(tmp_path):
+    arrays = [np.zeros((5, 4), np.float32)] * 3
+    with pytest.raises(TypeError, match=r"train is a list, expected named sequences: SequenceDataset\(arrays\)"):
+        run(tmp_path, train=arrays)
+    with pytest.raises(TypeError, match="dataset is a list, expected named sequences"):
+        evaluate(small_stcn(), arrays)
+
+
 def test_a_model_in_double_precision_trains_and_loads_as_such(tmp_path):
     _, result = run(tmp_path, small_stcn().double())
     again, _ = load_model(result.best)
@@ -333,7 +341,7 @@ def test_a_log_that_was_cut_short_is_mended(tmp_path):
 def test_what_a_killed_run_left_is_cleared(tmp_path, resume):
     if resume:
         run(tmp_path)
-    for name in (".last.safetensors.0123abcd", ".train.csv.part"):
+    for name in (".last.safetensors.0123abcd", ".train.csv.0123abcd"):
         (tmp_path / name).write_bytes(b"half a file")
     run(tmp_path, config=dataclasses.replace(QUICK, steps=9), resume=resume)
     names = {"train.csv", "valid.csv", "last.safetensors", "best.safetensors"}

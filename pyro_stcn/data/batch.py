@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -198,6 +198,18 @@ class SequenceDataset:
     def shared_with(self, other: Sequences) -> str | None:
         """A name that is in the other set, too, or None."""
         return shared_name(self.names, other.names)
+
+
+def check_is_dataset(argument: str, data: Any) -> None:
+    """Refuse what is no set of named sequences, such as a list of arrays.
+
+    :raises TypeError: saying how to make one.
+    """
+    if data is not None and not hasattr(data, "digest"):
+        raise TypeError(
+            f"{argument} is a {type(data).__name__}, expected named sequences: SequenceDataset(arrays), each array "
+            "(time, channels); load_own(...) also splits and scales them"
+        )
 
 
 def shared_name(names: Iterable[str], others: Iterable[str]) -> str | None:

@@ -233,6 +233,10 @@ class SequenceModel(nn.Module, ABC):
         :raises ValueError: for wrong shapes, and (with Pyro's validation on) for a non-finite value that is not
             masked out.
         """
+        weight = next(self.parameters(), None)
+        if not isinstance(x, Tensor) or (weight is not None and x.dtype != weight.dtype):
+            what = str(x.dtype) if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"x must be a tensor of the model's type, not {what}: x.to(next(net.parameters()))")
         if x.ndim != 3 or x.shape[-1] != self.data_dim or x.shape[1] == 0:
             raise ValueError(f"x must be (batch, time, {self.data_dim}) with at least one step, not {tuple(x.shape)}")
         if mask is not None:

@@ -18,7 +18,7 @@ from pyro import poutine
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from ..ladder import LadderConfig, LadderLayer, base_normal, build_ladder
+from ..ladder import LadderConfig, base_normal, build_ladder
 from ..lstm import StackedLSTMConfig
 from ..nets import prior_where_masked
 from ..observation import CausalOutputConfig, GaussianMixtureConfig, HeadConfig, OutputConfig
@@ -27,6 +27,8 @@ from .base import Carry, Evidence, SequenceModel, SharedGuide
 from .filtering import ParticleFilter, Terms, gather
 
 __all__ = ["STCN", "STCNConfig", "STCNGuide", "STCNState"]
+
+SITE = "ladder"  # key of a LadderSite in ``infer``
 
 
 @dataclass(frozen=True)
@@ -146,12 +148,14 @@ class STCN(SequenceModel):
         :param as_site: turns a Normal of shape ``(..., dim)`` into the distribution of a site.
         """
         draws: list[Tensor] = []
-        above = None
-        for layer, d in zip(reversed(self.ladder), reversed(past), strict=True):
-            prior = as_site(layer.prior(d, above).to_event(1))
-            draws.append(above := pyro.sample(layer.name, prior))
-            if self.config.independent_draws and layer is not self.ladder[0]:
-                above = self._draw_again(layer, prior, above)
+        above = above_in_guide = None
+        for level in reversed(range(len(self.ladder))):
+            layer, site = self.ladder[level], LadderSite(level, above_in_guide)
+            prior = as_site(layer.prior(past[level], above).to_event(1))
+            draws.append(above := pyro.sample(layer.name, prior, infer={SITE: site}))
+            above_in_guide = above
+            if self.config.independent_draws and level > 0:
+                above, above_in_guide = self._draw_again(layer.name, site, prior, above)
         return draws
 
     def output_input(self, draws: list[Tensor], past: list[Tensor]) -> Tensor:
@@ -162,8 +166,10 @@ class STCN(SequenceModel):
         """
         seen = draws if self.config.dense else draws[-1:]
         if self.config.output_sees_past:
-            seen = [*seen, past[-1].expand(*draws[-1].shape[:-1], -1)]
-        return torch.cat(seen, dim=-1)
+            seen = [*seen, past[-1]]
+        # A latent that is conditioned on has no particles.
+        lead = torch.broadcast_shapes(*(part.shape[:-1] for part in seen))
+        return torch.cat([part.expand(*lead, -1) for part in seen], dim=-1)
 
     def _output_after(self, carry: Carry, inputs: Tensor) -> Tensor:
         """Run the output network over a window, ``(..., time, dim)``."""
@@ -172,14 +178,17 @@ class STCN(SequenceModel):
         carry.value, hidden = self.output.extend(state, inputs.flatten(0, -3))
         return hidden.unflatten(0, lead)
 
-    def _draw_again(self, layer: LadderLayer, prior: dist.TorchDistribution, first: Tensor) -> Tensor:
-        """Draw a latent again, uncharged, for the guide and for the prior of the layer below; return the latter."""
+    def _draw_again(
+        self, name: str, site: LadderSite, prior: dist.TorchDistribution, first: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Draw a latent again, uncharged: for the prior of the layer below, and for the guide of that layer."""
         # The first draw has the shape of all plates, also those of the caller (particles).
         prior = prior.expand(first.shape[: first.dim() - prior.event_dim])
         with poutine.mask(mask=False):
-            pyro.sample(_for_guide(layer.name), prior)
+            in_guide = pyro.sample(f"{name}_guide", prior, infer={SITE: site})
             # Without dense connections the first draw has no other use.
-            return pyro.sample(f"{layer.name}_below", prior) if self.config.dense else first
+            below = pyro.sample(f"{name}_below", prior, infer={SITE: site}) if self.config.dense else first
+            return below, in_guide
 
     @property
     def has_filter(self) -> bool:
@@ -266,10 +275,6 @@ class STCN(SequenceModel):
         return STCNState(backbone, carry.value)
 
 
-def _for_guide(name: str) -> str:
-    return f"{name}_guide"
-
-
 class STCNFilter(ParticleFilter):
     """An STCN over one batch, K particles of every sequence at a time.
 
@@ -328,6 +333,7 @@ class STCNGuide(SharedGuide):
     """
 
     net: STCN
+    _site: LadderSite | None = None  # while a site is being sampled
 
     def prepare(self, x: Tensor, mask: Tensor | None = None) -> dict[str, Any]:
         """Compute the features."""
@@ -349,20 +355,34 @@ class STCNGuide(SharedGuide):
             features = tuple(torch.cat(rows, dim=1) for rows in zip(before, features, strict=True))
         return {"x": x, "features": features}, (state, tuple(d[:, -1:].clone() for d in features))
 
+    def _pyro_sample(self, msg: Any) -> None:
+        self._site = (msg["infer"] or {}).get(SITE)
+        super()._pyro_sample(msg)
+        self._site = None
+
     def get_posterior(self, name: str, prior: dist.TorchDistribution) -> dist.TorchDistribution:
-        """q(z^l | z^(l+1), x_<=t) from the prior of the same site."""
-        site, net = name.split("_")[0], self.net
-        if name != site:  # a further draw of a latent: same posterior
-            return self.trace.nodes[site]["fn"]  # type: ignore[return-value]
-        level = net.latent_names.index(name)
-        (_, mask, *_), kwargs = self.args_kwargs
-        above = None
-        if level + 1 < len(net.ladder):
-            source = net.latent_names[level + 1]
-            above = self.upstream_value(_for_guide(source) if net.config.independent_draws else source)
-        present = kwargs["features"][level][:, 1:]
-        prior_normal = base_normal(prior)
-        posterior = net.ladder[level].posterior(prior_normal, present, above)
-        if mask is not None:
-            posterior = dist.Normal(*prior_where_masked(posterior, prior_normal, mask))
-        return net.over_time(posterior.to_event(1), mask)
+        """q(z^l | z^(l+1), x_<=t) from the prior of the same site; of a further draw it is that of the first."""
+        site, net = self._site, self.net
+        assert site is not None, f"{name} is no layer of the ladder"
+        if site.posterior is None:
+            (_, mask, *_), kwargs = self.args_kwargs
+            present, prior_normal = kwargs["features"][site.level][:, 1:], base_normal(prior)
+            posterior = net.ladder[site.level].posterior(prior_normal, present, site.above)
+            if mask is not None:
+                posterior = dist.Normal(*prior_where_masked(posterior, prior_normal, mask))
+            site.posterior = net.over_time(posterior.to_event(1), mask)
+        return site.posterior
+
+
+@dataclass
+class LadderSite:
+    """What the model tells its guide of a layer, in ``infer`` of the sites.
+
+    :param level: from 0, nearest the data.
+    :param above: the draw of the layer above that the guide looks at; None at the top.
+    :param posterior: of the layer, once there is one.
+    """
+
+    level: int
+    above: Tensor | None
+    posterior: dist.TorchDistribution | None = None

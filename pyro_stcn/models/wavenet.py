@@ -5,6 +5,7 @@ There are no latents, so what is computed is the exact log-likelihood and not a 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -16,7 +17,7 @@ from torch import Tensor
 
 from ..initialise import glorot_uniform_
 from ..observation import GaussianMixtureConfig, HeadConfig, PointwiseOutputConfig
-from ..tcn import CausalConv1d, DilatedTCN, DilatedTCNConfig, TCNState
+from ..tcn import CausalConv1d, DilatedTCN, DilatedTCNConfig, TCNState, WaveNetBlock
 from .base import DeterministicModel
 
 __all__ = ["WaveNet", "WaveNetConfig", "WaveNetState"]
@@ -119,14 +120,10 @@ class WaveNet(DeterministicModel):
     def _features(self, x: Tensor) -> Tensor:
         """Return the features of every step, having seen it and the ones before: ``(batch, time, width)``."""
         h = self.first(x.transpose(1, 2))
-        outputs, skips = [], []
-        for block in self.tcn.blocks:
-            h, skip = block(h)
-            outputs.append(h)
-            skips.append(skip)
-        return self._gather(outputs, skips, dim=1).transpose(1, 2)
+        outputs, skips = zip(*self.tcn.each(h), strict=True)
+        return self._gather(outputs, skips, dim=1).transpose(1, 2).to(x.dtype)
 
-    def _gather(self, outputs: list[Tensor], skips: list[Tensor], dim: int) -> Tensor:
+    def _gather(self, outputs: Sequence[Tensor], skips: Sequence[Tensor], dim: int) -> Tensor:
         if self.config.taps is None:
             return torch.stack(skips).sum(0).relu()
         return torch.cat([outputs[tap - 1] for tap in self.config.taps], dim).relu()
@@ -140,13 +137,8 @@ class WaveNet(DeterministicModel):
             return F.pad(hidden, (0, 0, 1, 0)), state
         time = state.blocks.position
         first, h = self.first.extend(state.first, time, past.transpose(1, 2))
-        buffers, outputs, skips = [], [], []
-        for block, buffer in zip(self.tcn.blocks, state.blocks.buffers, strict=True):
-            buffer, h, skip = block.extend(buffer, time, h)
-            buffers.append(buffer)
-            outputs.append(h)
-            skips.append(skip)
-        blocks = TCNState(tuple(buffers), time + past.shape[1])
+        buffers, outputs, skips = zip(*self.tcn.each_from(WaveNetBlock.extend, state.blocks, h), strict=True)
+        blocks = TCNState(buffers, time + past.shape[1])
         return self._gather(outputs, skips, dim=1).transpose(1, 2), WaveNetState(first, blocks, True)
 
     def initial_state(self, batch_size: int) -> WaveNetState:
@@ -164,11 +156,6 @@ class WaveNet(DeterministicModel):
             return state._replace(started=True), self.observation(self.output(nothing))
         time = state.blocks.position
         first, h = self.first.step(state.first, time, x_previous)
-        buffers, outputs, skips = [], [], []
-        for block, buffer in zip(self.tcn.blocks, state.blocks.buffers, strict=True):
-            buffer, h, skip = block.step(buffer, time, h)
-            buffers.append(buffer)
-            outputs.append(h)
-            skips.append(skip)
+        buffers, outputs, skips = zip(*self.tcn.each_from(WaveNetBlock.step, state.blocks, h), strict=True)
         hidden = self._gather(outputs, skips, dim=-1)
-        return WaveNetState(first, TCNState(tuple(buffers), time + 1), True), self.observation(self.output(hidden))
+        return WaveNetState(first, TCNState(buffers, time + 1), True), self.observation(self.output(hidden))

@@ -724,6 +724,12 @@ OTHERS = [
         "asks for 1000000000 layers",
     ),
     Case(
+        "10^9 cells",
+        "load_model",
+        model_with(backbone={"type": "StackedLSTMConfig", "cells": [10**9], "width": 8}),
+        "asks for 1000000000 layers",
+    ),
+    Case(
         "a pipe",
         "load_model",
         lambda f: os.mkfifo(f / "m.safetensors") or f / "m.safetensors",

@@ -108,6 +108,60 @@ def test_the_log_likelihood_is_exact_and_streaming_agrees(options):
     assert "ELBO" not in str(result)
 
 
+def by_hand(weights, dilations, taps, x):
+    """What the head reads at every step, step after step in NumPy.
+
+    A causal convolution of two taps without a nonlinearity, gated residual blocks, the sum of their skip outputs (or
+    the outputs of the tapped blocks side by side), and two 1x1 layers, each with a ReLU before it.
+    """
+
+    def column(rows, t):
+        return rows[t] if t >= 0 else np.zeros_like(rows[0])
+
+    def conv(name, rows, t, dilation):
+        w, b = weights[f"{name}.weight"], weights[f"{name}.bias"]
+        return w[..., 1] @ rows[t] + w[..., 0] @ column(rows, t - dilation) + b
+
+    rows = [conv("first", x, t, 1) for t in range(len(x))]
+    outputs, skips = [], []
+    for i, dilation in enumerate(dilations):
+        after, skip = [], []
+        for t in range(len(x)):
+            signal, gate = np.split(conv(f"tcn.blocks.{i}.filter_gate", rows, t, dilation), 2)
+            hidden = np.tanh(signal) / (1 + np.exp(-gate))
+            skip.append(weights[f"tcn.blocks.{i}.out.weight"][..., 0] @ hidden + weights[f"tcn.blocks.{i}.out.bias"])
+            after.append(skip[-1] + rows[t])
+        rows = after
+        outputs.append(np.array(after))
+        skips.append(np.array(skip))
+    gathered = sum(skips) if taps is None else np.concatenate([outputs[number - 1] for number in taps], -1)
+    for layer in (0, 1):
+        gathered = np.maximum(gathered, 0) @ weights[f"output.layers.{layer}.weight"].T
+        gathered += weights[f"output.layers.{layer}.bias"]
+    return np.maximum(gathered, 0)
+
+
+@pytest.mark.usefixtures("double")
+@pytest.mark.parametrize("predicts_first", [True, False])
+@pytest.mark.parametrize("head", [GaussianMixtureConfig(3), NormalConfig(), PenStrokeConfig(NormalConfig())])
+@pytest.mark.parametrize("taps", [None, (2, 4), (1, 3, 4)])
+@torch.no_grad()
+def test_it_is_the_network_written_out(taps, head, predicts_first):
+    net, (x, mask) = wavenet(taps=taps, observation=head, predicts_first=predicts_first), ragged()
+    for parameter in net.parameters():
+        parameter.add_(0.2 * torch.randn_like(parameter))
+    x[..., -1] = (x[..., -1] > 0).double()
+    weights = {name: value.numpy() for name, value in net.state_dict().items()}
+    expected = torch.zeros(3, 9)
+    for i, row in enumerate(x):
+        past = np.concatenate([np.zeros((int(predicts_first), 4)), row[:-1]])  # a frame of zeros stands before x_1
+        hidden = torch.from_numpy(by_hand(weights, (1, 2, 1, 2), taps, past))
+        expected[i, len(row) - len(hidden) :] = net.observation(hidden).log_prob(row[len(row) - len(hidden) :])
+    trace = poutine.trace(net.model).get_trace(x, mask)
+    trace.compute_log_prob()
+    torch.testing.assert_close(trace.nodes["x"]["log_prob"], torch.where(mask, expected, 0.0))
+
+
 @pytest.mark.parametrize("options", OPTIONS)
 def test_it_trains_with_svi_and_generates(options):
     net = wavenet(**options)
