@@ -113,11 +113,16 @@ def measure(size: str, args: Args) -> None:
         for module in (net.backbone, net.output.tcn):
             module.autocast_dtype = None
 
+    def unvalidated() -> None:
+        with pyro.validation_enabled(False):
+            elbo.loss_and_grads(net.model, net.guide, x, mask, 0.5)
+
     versions = {
         "plain torch": with_torch(lambda: plain(x, mask, 0.5).backward()),
         "pyro_stcn, its ELBO and torch's Adam": with_torch(
             lambda: elbo.loss_and_grads(net.model, net.guide, x, mask, 0.5)
         ),
+        "the same without Pyro's validation": with_torch(unvalidated),
         "pyro_stcn, pyro.infer.SVI and pyro.optim": lambda: svi.step(x, mask, 0.5),
         "model and guide that share nothing": with_torch(
             lambda: elbo.loss_and_grads(naive_model, naive_guide, x, mask, 0.5)
