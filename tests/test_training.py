@@ -211,7 +211,7 @@ def test_gradient_is_clipped(tmp_path, clip):
 
 @pytest.mark.parametrize("tensorflow", [True, False])
 def test_tensorflows_epsilon_is_used_where_it_is_asked_for(tmp_path, monkeypatch, tensorflow):
-    monkeypatch.setattr(training, "adam_epsilon_hat", lambda update: 1e6)  # so large that nothing moves
+    monkeypatch.setattr(training, "adam_epsilon_hat", lambda update, epsilon: 1e6)  # so large that nothing moves
     net, _ = run(tmp_path, config=dataclasses.replace(QUICK, tensorflow_epsilon=tensorflow))
     assert ((weights(net) - weights(small_stcn())).abs().max() < 1e-6) == tensorflow
 

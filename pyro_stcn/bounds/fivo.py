@@ -81,6 +81,7 @@ class FIVO(Objective):
 
     def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the bound in nats, summed over the sequences, with gradients."""
+        _model_of(guide)
         refuse_estimates(guide)
         return -torch.as_tensor(self._trace(guide, args, kwargs).log_prob_sum())
 
@@ -94,13 +95,7 @@ class FIVO(Objective):
 
     def _trace(self, guide: Callable, args: tuple, kwargs: dict) -> poutine.Trace:
         """Run the filter as a Pyro program with one factor a sequence, so that outer handlers reach it."""
-        if poutine.unwrap(guide) is not guide:
-            raise TypeError("FIVO does not run the guide, so a handler on it would be lost: put it around the call")
-        net = getattr(guide, "net", None)
-        if not isinstance(net, SequenceModel):
-            raise TypeError("FIVO filters with the conditionals of this library's models, and this guide has none")
-        if not net.has_filter:
-            raise NotImplementedError(f"{type(net).__name__} has no particle filter: {net.no_filter}")
+        net = _model_of(guide)
         for handler in _PYRO_STACK:
             held = set(getattr(handler, "data", ())) if isinstance(handler, ConditionMessenger) else set()
             if held & set(net.latent_names):
@@ -162,3 +157,19 @@ class FIVO(Objective):
                 state = steps.select(state, ancestors)
                 log_weight = torch.where(poor, weight.new_zeros(()), log_weight)
         return banked + log_weight.logsumexp(0) - log_count
+
+
+def _model_of(guide: Any) -> SequenceModel:
+    """Return the model to filter with.
+
+    :raises TypeError: for a guide that is none of this library's, or has a handler around it.
+    :raises NotImplementedError: for a model that has no filter, with the reason.
+    """
+    if poutine.unwrap(guide) is not guide:
+        raise TypeError("FIVO does not run the guide, so a handler on it would be lost: put it around the call")
+    net = getattr(guide, "net", None)
+    if not isinstance(net, SequenceModel):
+        raise TypeError("FIVO filters with the conditionals of this library's models, and this guide has none")
+    if not net.has_filter:
+        raise NotImplementedError(f"{type(net).__name__} has no particle filter: {net.no_filter}")
+    return net
