@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from .models import SequenceModel
 from .sharpening import TemperedLatents, sharpened
-from .states import Continuation, begin, prime, settled
+from .states import Continuation, begin, check_belongs, prime, settled
 
 __all__ = ["generate", "reconstruct", "resample", "sample"]
 
@@ -74,10 +74,12 @@ def sample(
 
     :param hold: latents that are not drawn but given, by name, ``(batch, steps, dim)``.
     :returns: the generated steps, ``(batch, steps, data_dim)``, and the continuation behind them.
-    :raises ValueError: for no steps, a continuation of data of another width, or held latents of another shape.
+    :raises ValueError: for no steps, a continuation of another model or other weights, or held latents of another
+        shape.
     """
     if steps < 1:
         raise ValueError(f"steps must be at least 1, not {steps}")
+    check_belongs(net, start.model)
     if start.x.shape[-1] != net.data_dim:
         raise ValueError(
             f"the continuation is of data with {start.x.shape[-1]} channels, the model's have {net.data_dim}"
@@ -102,7 +104,7 @@ def sample(
             state, distribution = net.step(state, x)
         x = sharpened(distribution, temperature, bias).sample()
         generated.append(x)
-    return torch.stack(generated, dim=1), Continuation(settled(state), x, start.steps + steps)
+    return torch.stack(generated, dim=1), Continuation(settled(state), x, start.steps + steps, start.model)
 
 
 def _held(net: SequenceModel, hold: Mapping[str, Tensor] | None, batch: int, steps: int) -> dict[str, Tensor]:

@@ -80,8 +80,8 @@ def impute(
     """
     if not net.config.observation.normalised:
         raise ValueError("this head is no density (its weights have a floor): there is no p(missing | observed)")
-    if particles < 1:
-        raise ValueError(f"particles must be at least 1, not {particles}")
+    if particles < 1 or not 0 <= threshold <= 1:
+        raise ValueError(f"particles must be at least 1 and threshold in [0, 1], not {particles} and {threshold}")
     x = x.to(next(net.parameters()))
     if observed.dtype != torch.bool or observed.shape not in (x.shape, x.shape[:-1]):
         raise ValueError(
@@ -127,6 +127,12 @@ class _Filter:
                 state, distribution = net.step(state, previous)
                 known, value = complete(distribution, value, observed)
                 log_weight = log_weight + known
+            if not torch.isfinite(log_weight).any():
+                raise ValueError(
+                    f"step {len(values)} is so far from all that the model expects that its density is 0 in the "
+                    "model's precision: look at that step, or mark it as missing"
+                )
+            log_weight = torch.where(log_weight.isnan(), log_weight.new_full((), -math.inf), log_weight)
             values.append(value)
             chosen = None
             if 2 * log_weight.logsumexp(0) - (2 * log_weight).logsumexp(0) <= self.limit and len(values) < len(self.x):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 
 from .bounds import systematic
 from .models import SequenceModel
-from .states import Selector, settled
+from .states import Selector, mark, settled
 
 __all__ = ["Stream", "StreamState"]
 
@@ -24,12 +24,14 @@ class StreamState:
     :param x: the last step, for all particles.
     :param log_weights: normalised, ``(particles, batch)``.
     :param steps: how many steps were observed.
+    :param model: what tells the model that it belongs to.
     """
 
     state: Any
     x: Tensor
     log_weights: Tensor
     steps: int
+    model: str
 
 
 class Stream:
@@ -63,22 +65,26 @@ class Stream:
         #: copies of every sequence that have a state of their own: latents of a pointwise model leave no trace in it
         self.copies = 1 if net.pointwise else self.particles
         self.select = Selector(net)
+        self.model = mark(net)  # once: a stream goes on for millions of steps
 
     def start(self, batch_size: int = 1) -> StreamState:
         """Return the state before the first step."""
         weight = next(self.net.parameters())
         size = self.copies * batch_size
         log_weights = weight.new_full((self.copies, batch_size), -math.log(self.copies))
-        return StreamState(self.net.initial_state(size), weight.new_zeros(size, self.net.data_dim), log_weights, 0)
+        x = weight.new_zeros(size, self.net.data_dim)
+        return StreamState(self.net.initial_state(size), x, log_weights, 0, self.model)
 
     @torch.no_grad()
     def observe(self, state: StreamState, x: Tensor) -> tuple[StreamState, Tensor]:
         """Take in the next step of every series.
 
         :param x: ``(batch, data_dim)``.
-        :returns: the state, and log p(x_t | x_<t), estimated, in nats, ``(batch,)``.
+        :returns: the state, and log p(x_t | x_<t), estimated, in nats, ``(batch,)``: ``-inf`` for a step that is so far
+            from all that is expected that its density is 0 in the model's precision.
         :raises ValueError: for another shape, or a value that is not finite.
         """
+        self._check(state)
         batch = state.log_weights.shape[1]
         if x.shape != (batch, self.net.data_dim):
             raise ValueError(f"x must be ({batch}, {self.net.data_dim}), not {tuple(x.shape)}")
@@ -88,17 +94,26 @@ class Stream:
         x = x.to(state.x).expand(self.copies, -1, -1).flatten(0, 1)
         if self.net.pointwise:
             after, terms = self.net.step_given(state.state, state.x, x, self.particles)
-            weights = (terms.prior - terms.posterior + terms.likelihood).reshape(-1, batch)
+            weights = _known(terms.prior - terms.posterior + terms.likelihood).reshape(-1, batch)
             nats = weights.logsumexp(0) - math.log(len(weights))
             if not state.steps and not self.net.scores_first_step:
                 nats = torch.zeros_like(nats)
-            return StreamState(settled(after), x, state.log_weights, state.steps + 1), nats
+            return replace(state, state=settled(after), x=x, steps=state.steps + 1), nats
         after, terms = self.net.step_given(state.state, state.x, x)
-        step = (terms.prior - terms.posterior + terms.likelihood).unflatten(0, (self.copies, batch))
+        step = _known(terms.prior - terms.posterior + terms.likelihood).unflatten(0, (self.copies, batch))
         log_weights = state.log_weights + step
         nats = log_weights.logsumexp(0)
-        after, log_weights = self._resampled(after, log_weights - nats)
-        return StreamState(settled(after), x, log_weights, state.steps + 1), nats
+        # Where no particle can explain the step, all go on alike.
+        alike = log_weights.new_full((), -math.log(self.copies))
+        after, log_weights = self._resampled(after, torch.where(nats.isinf(), alike, log_weights - nats))
+        return replace(state, state=settled(after), x=x, log_weights=log_weights, steps=state.steps + 1), nats
+
+    def _check(self, state: StreamState) -> None:
+        if state.model != self.model or len(state.log_weights) != self.copies:
+            raise ValueError(
+                f"this state belongs to a stream of another model, of other weights, or of {len(state.log_weights)} "
+                f"particles and not {self.copies}: start() makes one that fits"
+            )
 
     def _resampled(self, state: Any, log_weights: Tensor) -> tuple[Any, Tensor]:
         poor = -(2 * log_weights).logsumexp(0) <= math.log(max(self.threshold * self.copies, 1e-30)) + 1e-6
@@ -118,9 +133,17 @@ class Stream:
         :returns: log-weights ``(components, batch)``, normalised, and a distribution of batch shape
             ``(components * batch,)``, components first; for a model without latents there is one component.
         """
+        self._check(state)
+        if draws < 1:
+            raise ValueError(f"draws must be at least 1, not {draws}")
         draws = draws if self.net.latent_names else 1
         batch = state.log_weights.shape[1]
         index = torch.arange(self.copies * batch, device=state.x.device).repeat(draws)
         model_state = self.select.state(state.state, index) if state.steps else self.net.initial_state(len(index))
         _, distribution = self.net.step(model_state, state.x[index])
         return state.log_weights.repeat(draws, 1) - math.log(draws), distribution
+
+
+def _known(weights: Tensor) -> Tensor:
+    """Return log-weights with those that came out of an overflow as the lowest there is."""
+    return torch.where(weights.isnan() | (weights == math.inf), weights.new_full((), -math.inf), weights)

@@ -1,5 +1,7 @@
 """Where a model stands in a sequence: reached in one pass or step by step, branched, saved, taken up again."""
 
+import copy
+
 import pyro
 import pytest
 import torch
@@ -131,9 +133,18 @@ def test_a_continuation_of_another_model_is_refused(tmp_path):
     other = net_of("vrnn")
     with torch.no_grad():
         next(other.parameters()).add_(1)
-    for wrong in (other, net_of("stcn")):
+    here = prime(net, torch.randn(1, 4, 4))
+    for wrong in (other, net_of("stcn"), net_of("bilstm"), net_of("zforcing")):
         with pytest.raises(CheckpointError, match="belongs to another model, or to other weights"):
             load_continuation(path, wrong)
+        for use in (
+            lambda net: sample(net, here, 1, **quiet),
+            lambda net: Selector(net)(here, [0]),
+            lambda net: save_continuation(path, net, here),
+        ):
+            with pytest.raises(ValueError, match="belongs to another model, or to other weights of this one"):
+                use(wrong)
+    sample(copy.deepcopy(net), here, 1, **quiet)  # the same weights are as good
     save_tensors(path, {"a": torch.zeros(1)}, {})
     with pytest.raises(CheckpointError, match="holds no continuation"):
         load_continuation(path, net)

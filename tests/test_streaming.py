@@ -111,3 +111,28 @@ def test_what_is_refused(x, message):
         stream.observe(stream.start(2), x)
     with pytest.raises(ValueError, match="particles must be at least 1"):
         Stream(small_stcn(), 0)
+
+
+@pytest.mark.parametrize("value", [1e20, 1e30])
+@pytest.mark.parametrize("name", sorted(NETS))
+def test_one_value_beyond_all_bounds_does_not_end_the_stream(name, value):
+    """As a sensor's fill value: the step has no density, and what comes after it is scored as ever."""
+    net = NETS[name]().float()
+    x = torch.randn(2, 40, 4, dtype=torch.float32)
+    x[0, 2, 1] = value
+    nats = scores(net, x, 6)
+    assert nats[0, 2] == -math.inf
+    assert torch.isfinite(nats[0, 25:]).all(), "behind the receptive field"
+    assert torch.isfinite(nats[1]).all(), "the other series"
+
+
+def test_a_state_of_another_stream_is_refused():
+    net = NETS["vrnn"]()
+    state = Stream(net, 4).start()
+    with torch.no_grad():
+        for other in (Stream(NETS["vrnn"](), 4), Stream(net, 5)):
+            for use in (lambda stream: stream.observe(state, torch.zeros(1, 4)), lambda stream: stream.predict(state)):
+                with pytest.raises(ValueError, match="belongs to a stream of another model, of other weights, or of"):
+                    use(other)
+    with pytest.raises(ValueError, match="draws must be at least 1, not 0"):
+        Stream(net, 4).predict(state, draws=0)

@@ -6,6 +6,7 @@ import dataclasses
 import shlex
 import sys
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -30,6 +31,7 @@ from ..reproduction import (
     rough_costs,
 )
 from ..study import InterruptedRunError
+from ..whole_files import replacing
 from .options import pick_device
 
 __all__ = ["Reproduce"]
@@ -150,21 +152,20 @@ class Reproduce:
         self.output.mkdir(parents=True, exist_ok=True)
 
         def write(results: list[Result]) -> None:
-            self._path(".md").write_text(markdown_report(planned, corpus, results, self.command()), encoding="utf-8")
-            self._path(".csv").write_text(csv_table(planned, corpus, results), encoding="utf-8")
-            if results:
-                last = results[-1]
-                state = "; ".join(last.failures) or "done"
-                print(f"{len(results)} of {len(planned.rows)}: {last.row.table_row.label}: {state}", flush=True)
+            report = markdown_report(planned, corpus, results, self.command())
+            for ending, text in ((".md", report), (".csv", csv_table(planned, corpus, results))):
+                with replacing(self._path(ending)) as unfinished:
+                    unfinished.write_text(text, encoding="utf-8")
+            last = results[-1]
+            state = "; ".join(last.failures) or "done"
+            print(f"{len(results)} of {len(planned.rows)}: {last.row.table_row.label}: {state}", flush=True)
 
-        write([])
         runs = self.output / self.corpus
         try:
             return reproduce(planned, corpus, runs, weights=self._weights(), device=device, after_row=write)
         except InterruptedRunError as error:
-            raise InterruptedRunError(
-                f"{error}\nThe rows that are finished are in {self._path('.md')}. To go on:\n  {self.command()}"
-            ) from None
+            made = f"The rows that are finished are in {self._path('.md')}. " * self._path(".md").exists()
+            raise InterruptedRunError(f"{error}\n{made}To go on:\n  {self.command()}") from None
 
     def _weights(self) -> Path | None:
         """Return the folder to look for weights in: the --output of another reproduction has one for each corpus."""
@@ -188,6 +189,11 @@ class Reproduce:
     def _path(self, ending: str) -> Path:
         """Where a table with these settings is."""
         parts = [self.table, self.corpus, self.budget]
-        parts += [f"{self.steps}"] * (self.steps is not None) + ["part"] * bool(self.rows)
+        parts += [f"{self.steps}"] * (self.steps is not None)
+        parts += ["seed", *map(str, self.seeds)] * (self.seeds != (0,))
+        parts += [f"k{self.particles}"] * (self.particles is not None)
+        if self.rows:
+            rows = "+".join(self.rows)
+            parts.append(rows if len(rows) < 60 else f"{len(self.rows)}-rows-{sha256(rows.encode()).hexdigest()[:8]}")
         parts += ["as-released"] * self.as_released
         return self.output / f"{'-'.join(parts)}{ending}"

@@ -9,7 +9,7 @@ from typing import Any, Self
 import torch
 
 from ..checkpoint import load_model
-from ..data import Corpus, DataError, RawFormat, StepKind
+from ..data import Corpus, DataError, RawFormat
 from ..models import SequenceModel
 from ..runs import RECORD, Run
 from .options import Data
@@ -75,12 +75,8 @@ class Trained:
             raise ValueError(
                 f"{self.checkpoint} is a model of {self.net.data_dim} channels, and {corpus.name} has {corpus.data_dim}"
             )
-        named = (StepKind.ROLL, StepKind.CATEGORIES)  # a channel is what it is called
-        if "channels" in self.facts and self.raw.kind in named and corpus.channels != self.raw.channels:
-            raise ValueError(
-                f"{self.checkpoint} is a model of {self.raw.kind} {', '.join(map(repr, self.raw.channels or ()))}, and "
-                f"{corpus.name} has {', '.join(map(repr, corpus.channels or ()))}"
-            )
+        if "standardiser" in self.facts:  # else nothing is known of what it was trained on
+            self._compare(corpus)
         if "standardiser" not in self.facts:
             print("It is not kept with the model in what unit its data were: these are standardised by themselves.")
             return corpus
@@ -89,3 +85,26 @@ class Trained:
             return corpus if unit == corpus.standardiser else corpus.in_units_of(unit)
         except DataError as error:
             raise DataError(f"{self.checkpoint}: {error}") from error
+
+    def _compare(self, corpus: Corpus) -> None:
+        """Refuse data of another kind or rate, or whose channels are called otherwise.
+
+        :raises ValueError: naming both.
+        """
+        ours, theirs = self.raw, corpus.raw
+        if "kind" in self.facts and ours.kind is not theirs.kind:
+            raise ValueError(f"{self.checkpoint} is a model of {ours.kind}, and {corpus.name} is {theirs.kind}")
+        if None not in (ours.sample_rate, theirs.sample_rate) and ours.sample_rate != theirs.sample_rate:
+            raise ValueError(
+                f"{self.checkpoint} is a model of sound at {ours.sample_rate} Hz, and {corpus.name} has "
+                f"{theirs.sample_rate} Hz: resample it, ffmpeg -i IN -ar {ours.sample_rate} OUT.wav"
+            )
+        if None not in (ours.channels, theirs.channels) and ours.channels != theirs.channels:
+            raise ValueError(
+                f"{self.checkpoint} is a model of {ours.kind} {_listed(ours)}, and {corpus.name} has {_listed(theirs)}"
+            )
+
+
+def _listed(raw: RawFormat) -> str:
+    names = ", ".join(map(repr, raw.channels or ()))
+    return names if len(names) < 500 else f"{names[:500]} ..."

@@ -167,7 +167,7 @@ class SequenceDataset:
 
     def unit(self, normaliser: Normaliser, present: Standardiser) -> Standardiser:
         """The map that a normaliser makes of the observed steps as they were before ``present``."""
-        return normaliser([present.invert(self.seen(i)) for i in range(len(self))])
+        return normaliser([present.invert(self.seen(i).astype(np.float64)) for i in range(len(self))])
 
     def cut(self, window: int) -> SequenceDataset:
         """The sequences in pieces of ``window`` steps, named ``NAME[FIRST:LAST]``, those with an observed step.

@@ -26,6 +26,7 @@ from .raw import StepKind
 from .standardise import Standardiser
 
 FILES = (".txt", ".csv", ".npy", ".npz")
+BYTES_OF_LINE = 200  # of memory, for a sequence of one label
 
 
 @dataclass(frozen=True)
@@ -212,7 +213,13 @@ def _file(path: Path, name: str, how: _Reading) -> _Labels:
     suffix = path.suffix.lower()
     if suffix == ".txt":
         try:
-            lines = path.read_text("utf-8-sig").split("\n")  # splitlines splits at more than what ends a line
+            text = path.read_text("utf-8-sig")
+            if (count := text.count("\n")) * BYTES_OF_LINE > how.max_bytes:
+                raise DataError(
+                    f"{path}: has {count} lines, which need {BYTES_OF_LINE} bytes each, and max_bytes is "
+                    f"{how.max_bytes}: raise it if this is right"
+                )
+            lines = text.split("\n")  # splitlines splits at more than what ends a line
         except (OSError, UnicodeDecodeError) as error:
             raise DataError(f"{path}: cannot be read as text in UTF-8 ({error}): save it again in UTF-8") from error
         kept = [number for number, line in enumerate(lines) if line]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -100,7 +101,8 @@ class RawFormat:
             of labels, ``(T,)``.
         :raises DataError: for data of another shape, or that are no notes or labels.
         """
-        x = x.detach().cpu().double().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+        x = x.detach().cpu().numpy() if isinstance(x, torch.Tensor) else np.asarray(x)
+        x = x.astype(np.float64)  # a mean can be far larger than what is on top of it, as in times of day since 1970
         if x.ndim != 2:
             raise DataError(f"x has shape {x.shape}, expected one sequence (T, D): undo each sequence by itself")
         if self.channels is not None and x.shape[1] != len(self.channels):
@@ -156,9 +158,10 @@ class RawFormat:
             width = values.shape[1]
             numbered = [f"channel {c}" for c in range(width)]
             strokes = ["dx", "dy", "pen"] if self.kind is StepKind.STROKES and width == 3 else None
-            header, rows = (
-                list(self.channels or strokes or numbered),
-                [[f"{v:.7g}" for v in row] for row in values],
-            )  # as float32
+            header = list(self.channels or strokes or numbered)
+            # Seven digits of what varies: the mean may need more.
+            spread = np.broadcast_to(np.asarray(self.standardiser.std), (width,))
+            places = [int(np.clip(6 - math.floor(math.log10(std)), 0, 17)) for std in spread]
+            rows = [[f"{v:.{p}f}" for v, p in zip(row, places, strict=True)] for row in values]
         with open(path, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([header, *rows])

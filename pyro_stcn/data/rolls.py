@@ -20,6 +20,7 @@ from .standardise import Standardiser
 
 PIANO = range(21, 109)  # the 88 keys, as MIDI note numbers
 MIDI = range(128)
+BYTES_OF_LIST = 88  # of memory, for one that is empty, and its place in another
 SILENCE = -1  # some files write a voice that pauses as this
 VALID = frozenset((SILENCE, *MIDI))
 
@@ -110,7 +111,7 @@ def load_rolls(
 def _parts_of_file(given: dict[str, Any], max_bytes: int) -> dict[str, Any]:
     """Read what is ``.json``; one file can hold all parts."""
     read = {
-        part: read_json(Path(g), max_bytes) if isinstance(g, str | os.PathLike) and _is_json(g) else g
+        part: _read_notes(Path(g), max_bytes) if isinstance(g, str | os.PathLike) and _is_json(g) else g
         for part, g in given.items()
     }
     whole = [part for part, value in read.items() if isinstance(value, dict)]
@@ -126,6 +127,21 @@ def _parts_of_file(given: dict[str, Any], max_bytes: int) -> dict[str, Any]:
     return {part: parts[part] for part in PARTS if part in parts}
 
 
+def _read_notes(path: Path, max_bytes: int) -> Any:
+    """Read a JSON file of sequences, or of such by part; what is in it is never taken for a path.
+
+    :raises DataError: as :func:`read_json`, and for anything else.
+    """
+    content = read_json(path, max_bytes)
+    for value in content.values() if isinstance(content, dict) else [content]:
+        if not isinstance(value, list) or not all(isinstance(one, list) for one in value):
+            wrong = value if not isinstance(value, list) else next(one for one in value if not isinstance(one, list))
+            raise DataError(
+                f"{path}: holds {wrong!r:.60} where a sequence is expected: a list of steps, each a list of MIDI notes"
+            )
+    return content
+
+
 def read_json(path: Path, max_bytes: int) -> Any:
     """Read a JSON file of at most so many bytes.
 
@@ -138,7 +154,15 @@ def read_json(path: Path, max_bytes: int) -> Any:
             f"{path}: has {path.stat().st_size} bytes, and max_bytes is {max_bytes}: raise it if this is right"
         )
     try:
-        return json.loads(path.read_text("utf-8"), parse_constant=_no_number)
+        text = path.read_text("utf-8")
+        if text.count("[") * BYTES_OF_LIST > max_bytes:  # in memory they are many times what they are in the file
+            raise DataError(
+                f"{path}: holds {text.count('[')} lists, which need {BYTES_OF_LIST} bytes each, and max_bytes is "
+                f"{max_bytes}: raise it if this is right"
+            )
+        return json.loads(text, parse_constant=_no_number)
+    except DataError:
+        raise
     except (ValueError, RecursionError, OSError) as error:
         raise DataError(f"{path}: is not JSON ({error}): write it with json.dump") from error
 

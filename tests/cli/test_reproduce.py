@@ -27,7 +27,7 @@ def command(data, output, *words, rows=("rnn-gmm", "stcn-dense-gmm"), table="tab
     return tyro.cli(Reproduce, args=[table, *map(str, options), *map(str, words)])
 
 
-def files(output, name="table1-strokes-tiny-part"):
+def files(output, name="table1-strokes-tiny-rnn-gmm+stcn-dense-gmm"):
     return [(output / f"{name}.{ending}").read_text() for ending in ("md", "csv")]
 
 
@@ -52,6 +52,9 @@ def test_from_one_command_to_the_printed_table(data, tmp_path, capsys):
     assert (tmp_path / "strokes" / "iamondb-rnn-gmm-small-2-0" / "score.json").exists()
     command(data, tmp_path).run()
     assert files(tmp_path) == [markdown, table]
+    with pytest.raises(ValueError, match="Different: particles"):
+        command(data, tmp_path, "--particles", 5).run()
+    assert files(tmp_path) == [markdown, table], "what is refused replaces nothing"
 
 
 def test_the_command_in_the_table_is_the_command(data, tmp_path):
@@ -90,7 +93,7 @@ def test_cut_short_it_says_how_to_go_on_and_ends_with_the_same_table(data, tmp_p
         with pytest.raises(InterruptedRunError) as caught:
             parts.run()
     assert str(caught.value).endswith(f"To go on:\n  {parts.command()}")
-    name = "table1-strokes-tiny-3-part"
+    name = "table1-strokes-tiny-3-rnn-gmm+stcn-dense-gmm"
     assert "1 of 2 rows have not been run yet." in files(tmp_path / "parts", name)[0]
     parts.run()
     made, expected = files(tmp_path / "parts", name), files(tmp_path / "whole", name)
