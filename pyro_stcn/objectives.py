@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 
 from .bounds import FIVO, IWAE, DReG, FreeBits
+from .bounds.objective import refuse_estimates
+from .models import SequenceModel
+from .training_config import TrainingConfig
 
-__all__ = ["FLOOR", "OBJECTIVES", "ObjectiveKind", "objective"]
+__all__ = ["FLOOR", "OBJECTIVES", "ObjectiveKind", "check_objective", "objective"]
 
 FLOOR = 0.05  # nats per step and layer
 
@@ -73,3 +76,31 @@ def objective(name: str, particles: int | None = None, floor: float = FLOOR) -> 
     if particles < 1:
         raise ValueError(f"an objective needs at least 1 particle, not {particles}")
     return kind.build(particles, floor)
+
+
+def check_objective(net: SequenceModel, elbo: ELBO, config: TrainingConfig) -> None:
+    """Refuse, before anything is trained, an objective that a model does not have.
+
+    The objectives say the same themselves, when they run.
+
+    :param net: the model; its weights are not looked at, so that it may be on the device "meta".
+    :raises ValueError: for a weight per step where steps are not independent, for weights that give no bound, or for a
+        particle filter with a training-only term.
+    :raises NotImplementedError: for a particle filter of a model that has none.
+    """
+    system = type(net).__name__
+    if isinstance(elbo, FIVO):
+        if not net.has_filter:
+            raise NotImplementedError(f"{system} has no particle filter: {net.no_filter}")
+        if net.has_training_term and (config.auxiliary_start or config.auxiliary_end):
+            raise ValueError(
+                f"{system} has a training-only term, for which a particle filter has no place: --auxiliary-start 0 "
+                "--auxiliary-end 0, or another objective"
+            )
+    if isinstance(elbo, IWAE) and "time" in elbo.keep and not net.pointwise:
+        raise ValueError(
+            f"steps of this {system} are not independent given the past of x, and a weight for each would not give a "
+            "bound: use fivo, or iwae with a weight per sequence"
+        )
+    if isinstance(elbo, FIVO | IWAE):
+        refuse_estimates(net.guide)

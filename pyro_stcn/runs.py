@@ -36,6 +36,7 @@ __all__ = ["PARTS", "Objective", "Recipe", "Run", "digests", "environment"]
 FORMAT = "pyro-stcn-run/1"
 RECORD, LOG = "run.json", "log.txt"
 PARTS = ("train", "valid", "test")
+MOST_THREADS = 4096  # torch takes any number, and dies of some
 
 
 @dataclass(frozen=True)
@@ -104,6 +105,10 @@ class Recipe:
         for name, kind in (("corpus", str), ("options", dict), ("digests", dict), ("device", str), ("threads", int)):
             if not isinstance(plain[name], kind):
                 raise ValueError(f"{name} is {plain[name]!r}")
+        if not 1 <= plain["threads"] <= MOST_THREADS or isinstance(plain["threads"], bool):
+            raise ValueError(f"threads is {plain['threads']}")
+        if not all(isinstance(digest, str) for digest in plain["digests"].values()):
+            raise ValueError(f"digests are {plain['digests']!r:.200}")
         return cls(**plain)
 
     def load(self) -> Corpus:
@@ -158,7 +163,9 @@ class Run:
             record = json.loads(path.read_text(encoding="utf-8"))
             if not isinstance(record, dict) or record.get("format") != FORMAT:
                 raise CheckpointError(f"{path} is not the record of a run ({FORMAT})")
-            return cls(folder, Recipe.from_dict(record["recipe"]), dict(record["made"]))
+            made = dict(record["made"])
+            made["versions"] = {k: v and str(v) for k, v in dict(made.get("versions") or {}).items()}
+            return cls(folder, Recipe.from_dict(record["recipe"]), made)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise CheckpointError(f"{path} is damaged: {type(error).__name__}: {error}") from error
 

@@ -15,6 +15,8 @@ from .distributions import DiagonalGaussianMixture, PenStroke
 
 __all__ = ["TemperedLatents", "sharpened"]
 
+MOST = 1e6  # by which a scale can be multiplied or divided
+
 
 def sharpened(distribution: Any, temperature: float = 1.0, bias: float = 0.0) -> Any:
     """Return the distribution of a step, made sharper.
@@ -27,11 +29,14 @@ def sharpened(distribution: Any, temperature: float = 1.0, bias: float = 0.0) ->
     :param distribution: of one of this library's heads.
     :param temperature: greater than 0.
     :param bias: 0 for none.
-    :raises ValueError: for a temperature that is not positive or a negative bias.
+    :raises ValueError: for a temperature that is not positive, a negative bias, or one that leaves no number.
     :raises TypeError: for another distribution.
     """
-    if not temperature > 0 or not bias >= 0:
-        raise ValueError(f"temperature must be positive and bias at least 0, not {temperature} and {bias}")
+    if not 0 < temperature <= MOST or not 0 <= bias <= math.log(MOST):
+        raise ValueError(
+            f"temperature must be positive and at most {MOST:g}, and bias from 0 to {math.log(MOST):.3g}, not "
+            f"{temperature} and {bias}: beyond that scales are no numbers any more"
+        )
     if temperature == 1 and bias == 0:
         return distribution
     scale, logits = temperature * math.exp(-bias), (1 + bias) / temperature

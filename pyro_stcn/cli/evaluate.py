@@ -12,7 +12,7 @@ import tyro
 from ..bounds import FIVO
 from ..evaluation import evaluate
 from ..protocols import PROTOCOLS, evaluate_as
-from .options import Data, pick_device
+from .options import Data, pick_device, set_seed
 from .reporting import write_report
 from .trained import Trained
 
@@ -68,6 +68,7 @@ class Evaluate:
         """Score."""
         if self.protocol is not None and self.part != "test":
             raise ValueError(f"--protocol is for the test set, not for --part {self.part}")
+        set_seed(self.seed)
         trained = Trained.open(self.run_folder, pick_device(self.device))
         corpus = trained.corpus(self.data)
         options: dict[str, Any] = {

@@ -114,17 +114,24 @@ class Generate:
         """
         dataset = getattr(corpus, self.part)
         if wanted in dataset.names:
-            sequence = dataset[dataset.names.index(wanted)]
+            number = dataset.names.index(wanted)
         elif wanted.isdecimal() and int(wanted) < len(dataset):
-            sequence = dataset[int(wanted)]
+            number = int(wanted)
         else:
             raise ValueError(
                 f"--prefix {wanted}: the {self.part} part has no such sequence; it has {len(dataset)}, 0 to "
                 f"{len(dataset) - 1}, named {', '.join(dataset.names[:3])} ..."
             )
+        sequence = dataset[number]
         steps = max(len(sequence) // 2, 1) if self.prefix_steps is None else self.prefix_steps
         if not 1 <= steps <= len(sequence):
             raise ValueError(f"--prefix-steps {steps}: the sequence has {len(sequence)} steps")
+        if not (known := dataset.mask(number)[:steps]).all():
+            missing = int(np.argmin(known))
+            raise ValueError(
+                f"--prefix {wanted}: step {missing} of its beginning is missing; give less of it (--prefix-steps "
+                f"{missing}), or another sequence. In Python, impute fills gaps"
+            )
         return sequence[:steps]
 
 

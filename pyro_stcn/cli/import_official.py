@@ -11,10 +11,14 @@ import tyro
 from ..checkpoint import save_model
 from ..data.checks import DataError
 from ..data.corpora import CORPORA, load_corpus
+from ..data.raw import StepKind
 from ..data.standardise import Standardiser
+from ..observation import PenStrokeConfig
 from ..published import valid_twin
 from ..published_evaluation import evaluate_conventions
 from ..published_files import Released, load_released, read_statistics
+
+SAMPLE_RATE = 16000  # of both corpora of speech that the authors trained on
 
 if TYPE_CHECKING:
     CorpusName = str
@@ -72,6 +76,8 @@ class ImportOfficial:
         :raises DataError: for statistics or data that cannot be used.
         :raises FileExistsError: where a checkpoint to write is there.
         """
+        if min(self.particles, self.batch_size) < 1:
+            raise ValueError("--particles and --batch-size must be at least 1")
         if self.output.suffix != ".safetensors":
             raise ValueError(f"--output {self.output} does not end in .safetensors")
         valid_output = self.output.with_name(f"{self.output.stem}-valid{self.output.suffix}")
@@ -118,5 +124,9 @@ class ImportOfficial:
 
 def _facts(released: Released, standardiser: Standardiser | None) -> dict[str, Any]:
     source = {"checkpoint": released.variables.path.name, "config": released.config}
-    kept = {} if standardiser is None else {"standardiser": standardiser.to_dict()}
+    kept: dict[str, Any] = {}
+    if standardiser is not None:  # with which a RawFormat finds the way back to raw data
+        kind = StepKind.STROKES if isinstance(released.net.config.observation, PenStrokeConfig) else StepKind.AUDIO
+        rate = SAMPLE_RATE if kind is StepKind.AUDIO else None
+        kept = {"standardiser": standardiser.to_dict(), "kind": kind.value, "sample_rate": rate}
     return {"source": source, "facts": {"data": f"those of {source['checkpoint']}, a released model", **kept}}

@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 else:
     CorpusName = tyro.extras.literal_type_from_choices(CORPORA)
 
-_PATHS = ("valid", "test")  # options that name files: a run folder has to find them from anywhere
+# Options that name files or folders: a run folder has to find them from anywhere.
+_PATHS = ("train", "valid", "test", "decoded")
 
 
 @dataclass
@@ -88,6 +89,8 @@ def pick_device(name: str) -> torch.device:
     try:
         device = torch.device(name)
         torch.empty(0, device=device)
+        if device.type == "meta":
+            raise NotImplementedError("holds no numbers")
     except (RuntimeError, AssertionError, NotImplementedError) as error:
         raise ValueError(f"--device {name}: {str(error).splitlines()[0]}") from error
     return device

@@ -19,7 +19,7 @@ from ..data import Corpus
 from ..evaluation import evaluate
 from ..interrupts import sigterm_as_ctrl_c
 from ..models import SequenceModel
-from ..objectives import FLOOR, OBJECTIVES
+from ..objectives import FLOOR, OBJECTIVES, check_objective
 from ..presets import preset
 from ..presets.fitted import fitted
 from ..presets.own import REAL_HEADS
@@ -179,9 +179,11 @@ class Train:
             threads=torch.get_num_threads(),
         )
         default = Path("runs") / f"{self.data.corpus}-{name.rpartition('/')[2]}-{training.seed}"
-        recipe.objective.build()  # before there is a folder: what cannot be is refused here
+        # Before there is a folder: what cannot be is refused here.
         with torch.device("meta"):  # which takes no memory
-            check_blocks(recipe.model.build(), training)
+            net = recipe.model.build()
+        check_blocks(net, training)
+        check_objective(net, recipe.objective.build(), training)
         return Run.begin(self.output or default, recipe), corpus
 
     def _resumed(self, folder: Path) -> tuple[Run, Corpus]:

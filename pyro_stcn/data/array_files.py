@@ -16,7 +16,7 @@ import soundfile
 import torch
 
 from .audio import AudioError, check_complete, declared_frames, frames, read_audio
-from .checks import DataError, printable
+from .checks import DataError, is_constant, printable
 from .csv_files import read_csv
 from .npz_files import read_npy, read_npz
 
@@ -263,4 +263,6 @@ def _decode(path: Path, info: Any, max_bytes: int) -> np.ndarray:
         raise AudioError(f"{path}: cannot be decoded ({error}): copy or download it again") from error
     if len(samples) < info.frames:
         raise AudioError(f"{path}: is truncated: {info.frames} samples declared, {len(samples)} there: copy it again")
+    if is_constant([samples]):
+        raise AudioError(f"{path}: holds silence only ({len(samples)} samples, all {samples[0]:g}): leave it out")
     return samples * _FULL_SCALE

@@ -249,6 +249,8 @@ def _numbers(keep: Collection[int | str], source: Source) -> tuple[int, ...]:
     width, channels = source.sequences[0].shape[1], source.channels
     numbers = []
     for channel in (keep,) if isinstance(keep, str) else keep:
+        if isinstance(channel, bool) or not isinstance(channel, int | str | np.integer):
+            raise DataError(f"keep names the channel {channel!r}: expected its number from 0, or its name")
         if isinstance(channel, str):
             if channels is None or channel not in channels:
                 there = "no names of channels" if channels is None else f"the channels {', '.join(channels)[:200]}"

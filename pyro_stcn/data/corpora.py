@@ -120,7 +120,7 @@ CORPORA: dict[str, CorpusKind] = {
 }
 
 
-def load_corpus(name: str, path: Path | None = None, **options: Any) -> Corpus:
+def load_corpus(name: str, path: Path | None = None, /, **options: Any) -> Corpus:
     """Read a corpus by the name of its kind.
 
     :param path: where it is; None makes and reads the synthetic one.
@@ -135,6 +135,8 @@ def load_corpus(name: str, path: Path | None = None, **options: Any) -> Corpus:
     known = loader_options(name)
     if unknown := [option for option in options if option not in known]:
         raise DataError(f"the loader of {name!r} has no option {unknown[0]!r}; it has: {', '.join(known)}")
+    for option, value in options.items():
+        _check_type(name, option, value, known[option].default)
     if path is None:
         if kind.synthetic is None:
             raise DataError(f"of {name!r} there is no synthetic corpus: give the path of {kind.form}")
@@ -146,6 +148,18 @@ def load_corpus(name: str, path: Path | None = None, **options: Any) -> Corpus:
             raise
         given = ", ".join(f"{option}={value!r}" for option, value in options.items())
         raise DataError(f"the loader of {name!r} cannot take {given}: {error}") from error
+
+
+def _check_type(name: str, option: str, value: Any, default: Any) -> None:
+    """Refuse what is no number where the default is one.
+
+    :raises DataError: naming the option.
+    """
+    whole = isinstance(value, int) and not isinstance(value, bool)
+    expected = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(default))
+    fits = {bool: isinstance(value, bool), int: whole, float: whole or isinstance(value, float)}
+    if expected is not None and not fits[type(default)]:
+        raise DataError(f"the loader of {name!r} cannot take {option}={value!r}: expected {expected}")
 
 
 @dataclass(frozen=True)

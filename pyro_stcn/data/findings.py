@@ -48,6 +48,15 @@ class What(Enum):
         "pens that are neither up nor down",
         "the third channel must be 1 at the last point of a stroke, 0 elsewhere",
     )
+    FEW = (
+        "too few sequences",
+        "give 3 or more, so that validation and test data can be held out; or cut a long one into pieces and give the "
+        "parts yourself: load_arrays(train, valid, test)",
+    )
+    HUGE = (
+        "values too large to compute with",
+        "check the units: no standard deviation can be taken of them, and no loader reads them",
+    )
     WIDTH = ("sequences of another width", "all sequences of a corpus need the same channels: take these apart")
     COLUMNS = ("files with other columns", "all files of a corpus need the same columns in the same order")
     RATE = ("recordings at another rate", "resample them: ffmpeg -i IN -ar RATE -c:a pcm_s16le OUT.wav")

@@ -31,6 +31,7 @@ __all__ = ["inspect_data", "recognise_corpus"]
 
 _CLIP_PAIRS, _CLIP_LEVEL = 5, 0.25  # neighbouring samples at the peak, and the fraction of full scale it has to reach
 _FULL_SCALE = 32768
+_LEAST = 3  # sequences: one each to train on, to validate and to test
 _OFFSET, _OFFSET_LEAST = 0.5, 10.0  # standard deviations, and units of 16 bits
 _TAIL, _TAIL_STEPS = 0.25, 8  # fraction of a sequence, and steps, that are copies of its last
 
@@ -63,6 +64,8 @@ def inspect_data(
         raise DataError(f"there is no kind of corpus {corpus!r}; there are: {', '.join(CORPORA)}")
     path = Path(data) if isinstance(data, str | os.PathLike) else None
     kind = corpus or (recognise_corpus(path) if path is not None else "arrays")
+    if frame < 1:
+        raise ValueError(f"frame must be at least 1, not {frame}")
     marked = Missing(missing) is Missing.MARK
     if marked and kind != "arrays":
         raise DataError(f"missing steps are marked in arrays only, and {data} is taken for {kind}")
@@ -208,6 +211,9 @@ class _Inspector:
         else:
             self._minorities(main)
             self.findings += corpus_findings(main)
+            count = sum(len(overall.pieces) for overall in read)
+            if kind == "arrays" and not self.parts and count < _LEAST:
+                self.findings.append(error(What.FEW, f"{count}, from which two parts must be held out", source))
             summary = self._summary(main)
         order = {one: place for kinds in (Severity, What) for place, one in enumerate(kinds)}
         found = sorted(self.findings, key=lambda finding: (order[finding.severity], order[finding.what]))

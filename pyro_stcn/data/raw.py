@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -159,9 +158,6 @@ class RawFormat:
             numbered = [f"channel {c}" for c in range(width)]
             strokes = ["dx", "dy", "pen"] if self.kind is StepKind.STROKES and width == 3 else None
             header = list(self.channels or strokes or numbered)
-            # Seven digits of what varies: the mean may need more.
-            spread = np.broadcast_to(np.asarray(self.standardiser.std), (width,))
-            places = [int(np.clip(6 - math.floor(math.log10(std)), 0, 17)) for std in spread]
-            rows = [[f"{v:.{p}f}" for v, p in zip(row, places, strict=True)] for row in values]
+            rows = [[repr(value) for value in row] for row in values.tolist()]  # whole: a mean may need the digits
         with open(path, "w", newline="", encoding="utf-8") as file:
             csv.writer(file).writerows([header, *rows])

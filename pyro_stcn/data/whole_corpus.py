@@ -90,7 +90,10 @@ def corpus_findings(overall: Overall) -> Iterator[Finding]:
     moments, pen = overall.moments, overall.pieces[0].pen
     audio = overall.pieces[0].rate is not None
     constant = (moments.low == moments.high) | (moments.count == 0)
-    plain = ~constant & ~overall.bits
+    huge = ~np.isfinite(moments.std) & (moments.count > 0)
+    for c in np.flatnonzero(huge):
+        yield overall.at(Severity.ERROR, What.HUGE, f"from {moments.low[c]:g} to {moments.high[c]:g}", int(c))
+    plain = ~constant & ~overall.bits & ~huge
     if pen is not None:
         plain[pen] = False
     for c in np.flatnonzero(constant):

@@ -8,7 +8,7 @@ import pytest
 
 from pyro_stcn import load_model
 from pyro_stcn.cli import main
-from pyro_stcn.data import load_arrays
+from pyro_stcn.data import load_arrays, write_wav
 from pyro_stcn.evaluation import evaluate
 
 from .conftest import refused, train
@@ -66,6 +66,33 @@ def test_a_model_of_labels_is_scored_on_its_own_labels_alone(tmp_path, capsys):
     main([*train(tmp_path / "own.txt", tmp_path / "run", steps=2), "--test-particles", "0"])
     said = refused(capsys, "evaluate", tmp_path / "run", "--corpus", "arrays", "--data", tmp_path / "other.txt")
     assert "is a model of categories 'a', 'b', 'c', 'd', and categories has 'b', 'c', 'd', 'e'" in said
+
+
+def test_data_that_do_not_fit_are_not_scored(tmp_path, capsys):
+    """The same width is not enough: columns in another order, another rate, another kind."""
+    rng = np.random.default_rng(0)
+    for name, columns in (("own", "speed,heart_rate"), ("other", "heart_rate,speed")):
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            rows = "".join(f"{a:.3f},{b:.3f}\n" for a, b in rng.normal(size=(9, 2)))
+            (tmp_path / name / f"{i}.csv").write_text(f"{columns}\n{rows}")
+    for name, rate in (("sound", 16000), ("slow", 8000)):
+        (tmp_path / name).mkdir()
+        for i in range(6):
+            write_wav(tmp_path / name / f"{i}.wav", rng.integers(-999, 999, 40).astype(np.int16), rate)
+    np.savez(tmp_path / "reals.npz", *rng.normal(size=(6, 20, 2)))
+    for trained, others in (("own", ("other", "sound")), ("sound", ("slow", "reals.npz"))):
+        words = ["--test-particles", "0", "--loader", "frame=2"]
+        main([*train(tmp_path / trained, tmp_path / f"run-{trained}", steps=1), *words])
+        for other in others:
+            words = ["--corpus", "arrays", "--data", tmp_path / other, "--loader", "frame=2"]
+            said = refused(capsys, "evaluate", tmp_path / f"run-{trained}", *words)
+            assert {
+                "other": "is a model of real 'speed', 'heart_rate', and arrays has 'heart_rate', 'speed'",
+                "sound": "is a model of real, and arrays is audio",
+                "slow": "is a model of sound at 16000 Hz, and arrays has 8000 Hz: resample it",
+                "reals.npz": "is a model of audio, and arrays is real",
+            }[other] in said
 
 
 def test_what_cannot_be_scored_is_refused(finished, walks, tmp_path, capsys):

@@ -29,6 +29,26 @@ def test_sequences_come_in_the_unit_of_the_data(finished, walks, tmp_path, capsy
     assert str(tmp_path / "sequence-1.csv") in capsys.readouterr().out
 
 
+def test_a_beginning_with_a_gap_is_refused_and_a_mean_takes_no_digits(tmp_path, capsys):
+    """Seconds since 1970: what float32 would make of them is wrong by minutes."""
+    rng = np.random.default_rng(0)
+    series = [np.column_stack([1.7e9 + rng.normal(size=9).cumsum(), rng.normal(size=9)]) for _ in range(9)]
+    for array in series:
+        array[1, 1] = np.nan
+    np.savez(tmp_path / "times.npz", *series)
+    main(
+        [*train(tmp_path / "times.npz", tmp_path / "run", steps=1), "--loader", "missing=mark", "--test-particles", "0"]
+    )
+    said = refused(capsys, "generate", tmp_path / "run", "--prefix", 0)
+    assert "step 1 of its beginning is missing; give less of it (--prefix-steps 1)" in said
+    words = ["--prefix", 0, "--prefix-steps", 1, "--steps", 20, "--count", 1]
+    main([str(word) for word in ("generate", tmp_path / "run", *words)])
+    made = table(tmp_path / "run" / "generated" / "sequence-0.csv")
+    given = {float(array[0, 0]) for array in series}
+    assert min(abs(made[0, 0] - time) for time in given) < 1e-4
+    assert len(np.unique(made[:, 0])) == 21
+
+
 def test_it_goes_on_from_a_sequence_of_the_data(finished, walks, tmp_path):
     corpus = load_arrays(walks)
     name = corpus.test.names[1]

@@ -160,7 +160,7 @@ def test_weights_are_found_in_what_another_reproduction_left(data, tmp_path, mon
     for weights in (tmp_path / "one", tmp_path / "one" / "strokes"):
         output = tmp_path / f"from {weights.name}"
         command(data, output, "--weights", weights, "--particles", 3, rows=("rnn-gmm",)).run()
-        assert "weights loaded from best.safetensors" in files(output)[0]
+        assert "weights loaded from best.safetensors" in files(output, "table1-strokes-tiny-k3-rnn-gmm")[0]
 
 
 def test_table_2_prints_kls(data, tmp_path, capsys):

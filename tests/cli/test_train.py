@@ -151,6 +151,9 @@ def test_what_cannot_be_is_refused_before_there_is_a_folder(walks, tmp_path, cap
         return text
 
     assert "there is no preset 'timit/stcn-dens'" in said("--preset", "timit/stcn-dens")
+    assert "RNN has no particle filter" in said("--system", "rnn", "--objective", "fivo")
+    assert "steps of this VRNN are not independent" in said("--system", "vrnn", "--objective", "iwae-per-step")
+    assert "has no place: --auxiliary-start 0" in said("--system", "zforcing", "--objective", "fivo")
     assert "bfloat16_blocks (--bfloat16) is for convolution blocks" in said("--system", "rnn", "--bfloat16")
     assert "is for 200 channels, and these data have 2" in said("--preset", "timit/stcn-dense-gmm-small")
     assert "there is no system 'vrn'; there are: vrnn" in said("--system", "vrn")
@@ -181,11 +184,15 @@ def test_resume_and_again_take_no_other_options(finished, tmp_path, capsys):
     assert "is no run folder: there is no run.json in it" in refused(capsys, "train", "--resume", tmp_path)
 
 
-def test_a_run_that_cannot_go_on_on_another_device_is_left_as_it_was(finished, capsys):
-    before = (finished / "run.json").read_bytes()
-    said = refused(capsys, "train", "--resume", finished, "--device", "meta")
-    assert "--device meta: a run that began on cpu cannot go on on meta" in said
-    assert (finished / "run.json").read_bytes() == before
+def test_a_run_that_cannot_go_on_on_another_device_is_left_as_it_was(finished, tmp_path, capsys):
+    shutil.copytree(finished, tmp_path / "run")
+    record = tmp_path / "run" / "run.json"
+    record.write_text(record.read_text().replace('"device": "cpu"', '"device": "cuda"'))
+    before = record.read_bytes()
+    said = refused(capsys, "train", "--resume", tmp_path / "run", "--device", "cpu")
+    assert "--device cpu: a run that began on cuda cannot go on on cpu" in said
+    assert record.read_bytes() == before
+    assert "--device meta: holds no numbers" in refused(capsys, "train", "--resume", finished, "--device", "meta")
 
 
 def test_a_record_that_was_tampered_with_is_refused(finished, tmp_path, capsys):

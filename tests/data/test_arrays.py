@@ -263,6 +263,14 @@ def test_csv_columns_that_do_not_fit(tmp_path):
         load_arrays(tmp_path)
 
 
+@pytest.mark.parametrize("name", ["a.flac", "a.aiff", "float.wav"])
+def test_silence_is_refused_in_every_encoding(tmp_path, name):
+    subtype = "FLOAT" if name.startswith("float") else "PCM_16"
+    soundfile.write(tmp_path / name, np.zeros(900, np.float32), 8000, subtype=subtype)
+    with pytest.raises(AudioError, match=rf"{name}: holds silence only \(900 samples, all 0\): leave it out"):
+        load_arrays(tmp_path / name)
+
+
 def wave(count):
     return (8000 * np.sin(np.arange(count) * RNG.uniform(0.05, 0.2)) + RNG.normal(0, 50, count)).astype(np.int16)
 

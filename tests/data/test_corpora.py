@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pyro_stcn.data import CORPORA, DataError, load_corpus, synthetic_timit
@@ -45,3 +46,24 @@ def test_every_option_of_a_loader_is_explained(name):
     for option, about in loader_options(name).items():
         assert len(about.meaning) > 10, option
         assert not about.choices or str(about.default) in about.choices or about.default is None
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"seed": 1.5}, "cannot take seed=1.5: expected a whole number"),
+        ({"seed": True}, "cannot take seed=True: expected a whole number"),
+        ({"valid_fraction": "half"}, "cannot take valid_fraction='half': expected a number"),
+        ({"include_sa": 1}, "cannot take include_sa=1: expected true or false"),
+    ],
+)
+def test_a_value_of_another_type_is_refused_by_name(options, said):
+    with pytest.raises(DataError, match=said):
+        load_corpus("timit", **options)
+
+
+def test_names_of_options_may_be_those_of_its_arguments(tmp_path):
+    np.savez(tmp_path / "a.npz", *np.random.default_rng(0).normal(size=(4, 5, 2)))
+    assert load_corpus("arrays", tmp_path / "a.npz", name="mine").name == "mine"
+    with pytest.raises(DataError, match=r"keep names the channel 0\.5: expected its number from 0, or its name"):
+        load_corpus("arrays", tmp_path / "a.npz", keep=[0.5])

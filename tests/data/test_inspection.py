@@ -145,9 +145,18 @@ def test_scales_and_outliers():
     finding = only(inspect_data(with_change(put_value(11, 1, -4e9))), What.OUTLIER)
     assert (finding.severity, finding.sequence, finding.step, finding.channel) == (WARNING, "3", 11, 1)
     assert finding.detail.startswith("-4e+09, ")
-    huge = inspect_data(with_change(put_value(0, 0, 1e300)))
+    huge = inspect_data(with_change(put_value(0, 0, 1e100)))
     assert only(huge, What.OUTLIER).step == 0
     assert "infinite in float32" in " ".join(f.detail for f in huge.findings)
+    beyond = only(inspect_data(with_change(put_value(0, 0, 1e300))), What.HUGE)
+    assert (beyond.severity, beyond.channel) == (ERROR, 0)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_fewer_than_three_sequences_are_too_few_to_hold_parts_out(count):
+    data = clean()[:count]
+    assert only(inspect_data(data), What.FEW).severity is ERROR
+    assert inspect_data({"train": data, "valid": clean()[3:4], "test": clean()[4:5]}).ok
 
 
 def test_bits_and_grids():

@@ -74,7 +74,10 @@ def test_arrays_of_bits(tmp_path):
         ("[[[NaN]], [[1]], [[2]]]", "NaN is no JSON"),
         ("[" * 100_000, "is not JSON"),
         ("[[[" + "9" * 5000 + "]]]", "is not JSON|holds 9"),
-        ("3", "expected a list|is a int"),
+        ("3", "holds 3 where a sequence is expected: a list of steps"),
+        (["/etc/passwd", "other.npy"], "holds '/etc/passwd' where a sequence is expected"),
+        ('"/etc/passwd"', "holds '/etc/passwd' where a sequence is expected"),
+        ({"train": "/etc/passwd"}, "holds '/etc/passwd' where a sequence is expected"),
         ({"valid": TUNES}, "has the parts valid: expected train"),
         ({"train": TUNES, "dev": TUNES}, "has the parts train, dev"),
         ([[[60]], [[200]], [[1]]], "step 0 of sequence 1 holds 200, and a MIDI note is a whole number from 0 to 127"),
@@ -93,7 +96,9 @@ def test_what_is_no_file_of_notes(tmp_path, content, message):
 
 def test_a_file_cannot_ask_for_more_memory_than_is_allowed(tmp_path):
     path = write(tmp_path / "silence.json", [[[]] * 10_000] * 3)
-    with pytest.raises(DataError, match="30000 steps of 88 notes need 10560000 bytes, and max_bytes is 1000000"):
+    with pytest.raises(DataError, match="30000 steps of 88 notes need 10560000 bytes, and max_bytes is 3000000"):
+        load_rolls(path, max_bytes=3_000_000)
+    with pytest.raises(DataError, match="holds 30004 lists, which need 88 bytes each, and max_bytes is 1000000"):
         load_rolls(path, max_bytes=1_000_000)
     with pytest.raises(DataError, match="has 120006 bytes, and max_bytes is 1000"):
         load_rolls(path, max_bytes=1000)
@@ -111,7 +116,7 @@ def test_the_file_and_the_part_are_named(tmp_path):
     whole = write(tmp_path / "whole.json", {"train": TUNES, "valid": [[[60]]], "test": [[[60]], [[200]]]})
     with pytest.raises(DataError, match=r"whole\.json: test: step 0 of sequence 1 holds 200"):
         load_rolls(whole)
-    with pytest.raises(DataError, match=r"number\.json is a int"):
+    with pytest.raises(DataError, match=r"number\.json: holds 5 where"):
         load_rolls(write(tmp_path / "number.json", "5"))
     np.save(tmp_path / "bits.npy", np.full((4, 3, 88), 0.5))
     with pytest.raises(DataError, match=r"bits\.npy: sequence 'train/bits/0' holds 0\.5 at step 0, channel 0"):
