@@ -39,9 +39,13 @@ def test_by_hand():
     torch.testing.assert_close(sharpened(pen, 0.5).pen_logits, 2 * pen.pen_logits)
 
 
-@pytest.mark.parametrize(("options", "error"), [({"temperature": 0.0}, ValueError), ({"bias": -1.0}, ValueError)])
+@pytest.mark.parametrize(
+    ("options", "error"),
+    [({"temperature": t}, ValueError) for t in (0.0, 1e9, math.inf, math.nan)]
+    + [({"bias": b}, ValueError) for b in (-1.0, 1000.0, math.inf, math.nan)],
+)
 def test_what_is_refused(options, error):
-    with pytest.raises(error, match="temperature must be positive and bias at least 0"):
+    with pytest.raises(error, match="temperature must be positive and at most 1e\\+06, and bias from 0 to 13.8"):
         sharpened(dist.Normal(torch.zeros(2), 1.0), **options)
 
 
