@@ -139,6 +139,7 @@ def resample(net: SequenceModel, x: Tensor, layers: Iterable[str], mask: Tensor 
     :param mask: True at real steps; what is returned elsewhere has no meaning.
     :raises ValueError: for a layer that does not exist.
     """
+    x = torch.as_tensor(x).to(next(net.parameters()))
     layers = {layers} if isinstance(layers, str) else set(layers)
     if unknown := layers - set(net.latent_names):
         raise ValueError(f"there is no latent {min(unknown)!r}; there are: {', '.join(net.latent_names) or 'none'}")

@@ -50,7 +50,8 @@ def posterior_of(net: SequenceModel, batch: SequenceBatch, num_samples: int = 50
     """
     if not net.latent_names:
         raise ValueError(f"{type(net).__name__} has no latents, so it has no posterior")
-    batch = batch.to(next(net.parameters()).device)
+    weight = next(net.parameters())
+    batch = batch.to(weight.device, weight.dtype)
     time = [] if net.pointwise else ["time"]  # where steps are independent, time is a plate and has its name
     with net.evaluating():
         idata = from_pyro_svi(

@@ -176,7 +176,7 @@ class Evaluation:
         *others, (name, value) = self._many()
         for another, larger in reversed(others) if self.evidence is Evidence.LOWER_BOUND else ():
             gain = self._mean(larger - value)
-            if gain.mean > 2 * gain.standard_error:
+            if not np.isfinite(value).all() or gain.mean > 2 * gain.standard_error:
                 name, value = another, larger
         return value, name
 

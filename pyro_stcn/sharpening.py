@@ -15,7 +15,7 @@ from .distributions import DiagonalGaussianMixture, PenStroke
 
 __all__ = ["TemperedLatents", "sharpened"]
 
-MOST = 1e6  # by which a scale can be multiplied or divided
+LEAST, MOST = 1e-30, 1e6  # by which a scale can be multiplied
 
 
 def sharpened(distribution: Any, temperature: float = 1.0, bias: float = 0.0) -> Any:
@@ -29,12 +29,12 @@ def sharpened(distribution: Any, temperature: float = 1.0, bias: float = 0.0) ->
     :param distribution: of one of this library's heads.
     :param temperature: greater than 0.
     :param bias: 0 for none.
-    :raises ValueError: for a temperature that is not positive, a negative bias, or one that leaves no number.
+    :raises ValueError: for a temperature that is not positive, a negative bias, or one that may leave no number.
     :raises TypeError: for another distribution.
     """
-    if not 0 < temperature <= MOST or not 0 <= bias <= math.log(MOST):
+    if not LEAST <= temperature <= MOST or not 0 <= bias <= math.log(MOST):
         raise ValueError(
-            f"temperature must be positive and at most {MOST:g}, and bias from 0 to {math.log(MOST):.3g}, not "
+            f"temperature must be from {LEAST:g} to {MOST:g}, and bias from 0 to {math.log(MOST):.3g}, not "
             f"{temperature} and {bias}: beyond that scales are no numbers any more"
         )
     if temperature == 1 and bias == 0:

@@ -88,10 +88,11 @@ class Stream:
         batch = state.log_weights.shape[1]
         if x.shape != (batch, self.net.data_dim):
             raise ValueError(f"x must be ({batch}, {self.net.data_dim}), not {tuple(x.shape)}")
+        x = x.to(state.x)  # which makes infinite what its type cannot hold
         if not torch.isfinite(x).all():
             series, channel = (~torch.isfinite(x)).nonzero()[0].tolist()
             raise ValueError(f"step {state.steps} of series {series} is not finite in channel {channel}")
-        x = x.to(state.x).expand(self.copies, -1, -1).flatten(0, 1)
+        x = x.expand(self.copies, -1, -1).flatten(0, 1)
         if self.net.pointwise:
             after, terms = self.net.step_given(state.state, state.x, x, self.particles)
             weights = _known(terms.prior - terms.posterior + terms.likelihood).reshape(-1, batch)

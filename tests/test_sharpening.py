@@ -41,11 +41,11 @@ def test_by_hand():
 
 @pytest.mark.parametrize(
     ("options", "error"),
-    [({"temperature": t}, ValueError) for t in (0.0, 1e9, math.inf, math.nan)]
+    [({"temperature": t}, ValueError) for t in (0.0, 1e-39, 1e9, math.inf, math.nan)]
     + [({"bias": b}, ValueError) for b in (-1.0, 1000.0, math.inf, math.nan)],
 )
 def test_what_is_refused(options, error):
-    with pytest.raises(error, match="temperature must be positive and at most 1e\\+06, and bias from 0 to 13.8"):
+    with pytest.raises(error, match="temperature must be from 1e-30 to 1e\\+06, and bias from 0 to 13.8"):
         sharpened(dist.Normal(torch.zeros(2), 1.0), **options)
 
 

@@ -75,8 +75,7 @@ class Trained:
             raise ValueError(
                 f"{self.checkpoint} is a model of {self.net.data_dim} channels, and {corpus.name} has {corpus.data_dim}"
             )
-        if "standardiser" in self.facts:  # else nothing is known of what it was trained on
-            self._compare(corpus)
+        self._compare(corpus)
         if "standardiser" not in self.facts:
             print("It is not kept with the model in what unit its data were: these are standardised by themselves.")
             return corpus
@@ -91,6 +90,8 @@ class Trained:
 
         :raises ValueError: naming both.
         """
+        if "standardiser" not in self.facts:  # nothing is known of what it was trained on
+            return
         ours, theirs = self.raw, corpus.raw
         if "kind" in self.facts and ours.kind is not theirs.kind:
             raise ValueError(f"{self.checkpoint} is a model of {ours.kind}, and {corpus.name} is {theirs.kind}")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from .blizzard import load_blizzard
 from .checks import Choice, DataError
 from .corpus import Corpus
@@ -135,8 +137,9 @@ def load_corpus(name: str, path: Path | None = None, /, **options: Any) -> Corpu
     known = loader_options(name)
     if unknown := [option for option in options if option not in known]:
         raise DataError(f"the loader of {name!r} has no option {unknown[0]!r}; it has: {', '.join(known)}")
+    options = {option: v.item() if isinstance(v, np.generic) else v for option, v in options.items()}
     for option, value in options.items():
-        _check_type(name, option, value, known[option].default)
+        _check_type(name, option, value, known[option])
     if path is None:
         if kind.synthetic is None:
             raise DataError(f"of {name!r} there is no synthetic corpus: give the path of {kind.form}")
@@ -150,15 +153,21 @@ def load_corpus(name: str, path: Path | None = None, /, **options: Any) -> Corpu
         raise DataError(f"the loader of {name!r} cannot take {given}: {error}") from error
 
 
-def _check_type(name: str, option: str, value: Any, default: Any) -> None:
+def _check_type(name: str, option: str, value: Any, about: LoaderOption) -> None:
     """Refuse what is no number where the default is one.
 
     :raises DataError: naming the option.
     """
-    whole = isinstance(value, int) and not isinstance(value, bool)
-    expected = {bool: "true or false", int: "a whole number", float: "a number"}.get(type(default))
-    fits = {bool: isinstance(value, bool), int: whole, float: whole or isinstance(value, float)}
-    if expected is not None and not fits[type(default)]:
+    if value is None and about.optional:
+        return
+    flag, kind = isinstance(value, bool), type(about.default)
+    expected = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind)
+    fits = {
+        bool: flag,
+        int: isinstance(value, int) and not flag,
+        float: isinstance(value, int | float) and not flag,
+    }
+    if expected is not None and not fits[kind]:
         raise DataError(f"the loader of {name!r} cannot take {option}={value!r}: expected {expected}")
 
 
@@ -169,11 +178,13 @@ class LoaderOption:
     :param default: what it is where it is not given.
     :param meaning: as the loader documents it.
     :param choices: the values that there are, where these are few.
+    :param optional: whether None may be given.
     """
 
     default: Any
     meaning: str
     choices: tuple[str, ...] = ()
+    optional: bool = False
 
 
 def loader_options(name: str) -> dict[str, LoaderOption]:
@@ -188,7 +199,8 @@ def loader_options(name: str) -> dict[str, LoaderOption]:
             known = options.get(parameter.name)
             if parameter.default is not parameter.empty and not (known and known.meaning):
                 kinds = [t for t in typing.get_args(types[parameter.name]) if isinstance(t, type)]
+                optional = types[parameter.name] is Any or type(None) in kinds
                 choices = tuple(str(choice) for kind in kinds if issubclass(kind, Choice) for choice in kind)
-                found = LoaderOption(parameter.default, said.get(parameter.name, ""), choices)
+                found = LoaderOption(parameter.default, said.get(parameter.name, ""), choices, optional)
                 options[parameter.name] = found
     return options

@@ -62,7 +62,9 @@ def _is_symbolic(path: Path, how: Reading) -> bool:
 
 def _loaded(path: Path, kind: str, how: Reading) -> Found:
     """What has no reader of its own here: what its loader gives, or the first thing it refuses."""
-    options = {} if how.sequence_column is None else {"sequence_column": how.sequence_column}
+    options: dict[str, Any] = {} if how.sequence_column is None else {"sequence_column": how.sequence_column}
+    if how.max_bytes < _MOST_BYTES:  # a limit that was asked for; the loaders have their own
+        options["max_bytes"] = how.max_bytes
     try:
         corpus = CORPORA[kind].load(path, **options)
     except (DataError, OSError) as problem:

@@ -67,3 +67,11 @@ def test_names_of_options_may_be_those_of_its_arguments(tmp_path):
     assert load_corpus("arrays", tmp_path / "a.npz", name="mine").name == "mine"
     with pytest.raises(DataError, match=r"keep names the channel 0\.5: expected its number from 0, or its name"):
         load_corpus("arrays", tmp_path / "a.npz", keep=[0.5])
+
+
+def test_what_a_loader_may_be_told_is_taken(tmp_path):
+    """None where the loader says so, and NumPy's numbers."""
+    root = synthetic_timit()
+    whole = load_corpus("timit", root, segment=None, seed=np.int64(0), valid_fraction=np.float32(0.2))
+    assert len(set(whole.train.lengths.tolist())) > 1
+    assert loader_options("timit")["segment"].optional
