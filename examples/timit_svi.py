@@ -31,6 +31,7 @@ from pyro_stcn.objectives import OBJECTIVES, objective
 from pyro_stcn.posterior import posterior_of
 from pyro_stcn.presets import preset
 from pyro_stcn.training import fit
+from pyro_stcn.whole_files import replacing
 
 Objective = tyro.extras.literal_type_from_choices(OBJECTIVES)
 
@@ -108,9 +109,8 @@ def main(args: Args) -> None:
 def inspect(net: SequenceModel, corpus: Corpus, folder: Path) -> None:
     """Hand the posterior of the first test utterances to ArviZ."""
     idata = posterior_of(net, next(batches(corpus.test, 3)))
-    path = folder / "posterior.nc"
-    path.unlink(missing_ok=True)  # an older one may be open in a notebook
-    idata.to_netcdf(str(path))
+    with replacing(folder / "posterior.nc") as unfinished:  # an older one may be open in a notebook
+        idata.to_netcdf(str(unfinished))
     kl = [f"kl_{name}" for name in net.latent_names]
     print("KL(q || p) of every layer, nats per sequence, over draws of the latents above:")
     print(az.summary(idata, group="sample_stats", var_names=kl, kind="stats"))

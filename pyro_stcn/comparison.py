@@ -60,9 +60,7 @@ class Score:
 
     def mean(self, values: np.ndarray) -> Statistic:
         """The mean of one value per sequence, and its error: over recordings, where sequences are pieces of them."""
-        if self.recordings is None:
-            return Statistic.of(values)
-        return Statistic.ratio(values, np.ones(len(values)), self.recordings)
+        return Statistic.mean_of(values, self.recordings)
 
     def save(self, path: str | Path) -> None:
         """Write it as JSON."""

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pyro.infer import ELBO, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 
 from .bounds import FIVO, IWAE, DReG, FreeBits
+from .bounds.fivo import model_of
 from .bounds.objective import refuse_estimates
 from .models import SequenceModel
 from .training_config import TrainingConfig
@@ -90,8 +91,7 @@ def check_objective(net: SequenceModel, elbo: ELBO, config: TrainingConfig) -> N
     """
     system = type(net).__name__
     if isinstance(elbo, FIVO):
-        if not net.has_filter:
-            raise NotImplementedError(f"{system} has no particle filter: {net.no_filter}")
+        model_of(net.guide)
         if net.has_training_term and (config.auxiliary_start or config.auxiliary_end):
             raise ValueError(
                 f"{system} has a training-only term, for which a particle filter has no place: --auxiliary-start 0 "

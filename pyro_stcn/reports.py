@@ -64,6 +64,11 @@ class Statistic:
         return cls(float(np.mean(values)), error, count)
 
     @classmethod
+    def mean_of(cls, values: np.ndarray, recordings: Sequence[Hashable] | None) -> Statistic:
+        """Mean of one value per sequence, and its error: over recordings, where sequences are pieces of them."""
+        return cls.of(values) if recordings is None else cls.ratio(values, np.ones(len(values)), recordings)
+
+    @classmethod
     def ratio(cls, values: np.ndarray, sizes: np.ndarray, groups: Sequence[Hashable] | None = None) -> Statistic:
         """Sum of values over sum of sizes, for instance nats per step of the corpus, and its error to first order.
 
@@ -208,8 +213,7 @@ class Evaluation:
         return [(name, self._mean(np.asarray(value))) for name, value in self.figures().items()]
 
     def _mean(self, values: np.ndarray) -> Statistic:
-        ones = np.ones(len(values))
-        return Statistic.of(values) if self.recordings is None else Statistic.ratio(values, ones, self.recordings)
+        return Statistic.mean_of(values, self.recordings)
 
     # ---------------------------------------------------------------------------------------------------------- units
 

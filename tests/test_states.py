@@ -145,6 +145,11 @@ def test_a_continuation_of_another_model_is_refused(tmp_path):
             with pytest.raises(ValueError, match="belongs to another model, or to other weights of this one"):
                 use(wrong)
     sample(copy.deepcopy(net), here, 1, **quiet)  # the same weights are as good
+    for parameter in net.parameters():
+        parameter.grad = torch.ones_like(parameter)
+    torch.optim.Adam(net.parameters(), fused=True).step()  # as fit makes it
+    with pytest.raises(ValueError, match="belongs to another model, or to other weights of this one"):
+        sample(net, here, 1, **quiet)
     save_tensors(path, {"a": torch.zeros(1)}, {})
     with pytest.raises(CheckpointError, match="holds no continuation"):
         load_continuation(path, net)

@@ -81,7 +81,7 @@ class FIVO(Objective):
 
     def differentiable_loss(self, model: Callable, guide: Callable, *args: Any, **kwargs: Any) -> Tensor:
         """Return minus the bound in nats, summed over the sequences, with gradients."""
-        _model_of(guide)
+        model_of(guide)
         refuse_estimates(guide)
         return -torch.as_tensor(self._trace(guide, args, kwargs).log_prob_sum())
 
@@ -95,7 +95,7 @@ class FIVO(Objective):
 
     def _trace(self, guide: Callable, args: tuple, kwargs: dict) -> poutine.Trace:
         """Run the filter as a Pyro program with one factor a sequence, so that outer handlers reach it."""
-        net = _model_of(guide)
+        net = model_of(guide)
         for handler in _PYRO_STACK:
             held = set(getattr(handler, "data", ())) if isinstance(handler, ConditionMessenger) else set()
             if held & set(net.latent_names):
@@ -159,7 +159,7 @@ class FIVO(Objective):
         return banked + log_weight.logsumexp(0) - log_count
 
 
-def _model_of(guide: Any) -> SequenceModel:
+def model_of(guide: Any) -> SequenceModel:
     """Return the model to filter with.
 
     :raises TypeError: for a guide that is none of this library's, or has a handler around it.

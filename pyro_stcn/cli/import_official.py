@@ -13,12 +13,11 @@ from ..data.checks import DataError
 from ..data.corpora import CORPORA, load_corpus
 from ..data.raw import StepKind
 from ..data.standardise import Standardiser
+from ..data.timit_files import SAMPLE_RATE
 from ..observation import PenStrokeConfig
 from ..published import valid_twin
 from ..published_evaluation import evaluate_conventions
 from ..published_files import Released, load_released, read_statistics
-
-SAMPLE_RATE = 16000  # of both corpora of speech that the authors trained on
 
 if TYPE_CHECKING:
     CorpusName = str

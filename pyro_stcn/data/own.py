@@ -48,21 +48,22 @@ def load_own(
     :raises DataError: as the loader does, and for an option that it does not have.
     """
     chosen = StepKind(kind) if kind is not None else recognise_steps(train, options)
-    _check_options(chosen, _loader_of(chosen, train), options)
-    if chosen is StepKind.CATEGORIES:
-        return load_categories(train, valid, test, **options)
-    if chosen is StepKind.ROLL:
-        return load_rolls(train, valid, test, **options)
-    if chosen is not StepKind.STROKES:
-        corpus = load_arrays(train, valid, test, **options)
-        if kind is not None and corpus.kind is not chosen:
-            raise DataError(f"these data are {corpus.kind} and not {chosen}")
-        return corpus
-    if _is_stroke_file(train):
+    loader = _loader_of(chosen, train)
+    _check_options(chosen, loader, options)
+    if loader is load_strokes:
         if valid is not None or test is not None:
             raise DataError(f"{train}: a stroke-3 file holds its own parts: give it alone")
         return load_strokes(train, **options)
-    corpus = load_arrays(train, valid, test, keep=(_PEN,), **options)
+    if chosen is StepKind.STROKES:
+        return _strokes(load_arrays(train, valid, test, keep=(_PEN,), **options))
+    corpus = loader(train, valid, test, **options)
+    if kind is not None and corpus.kind is not chosen:
+        raise DataError(f"these data are {corpus.kind} and not {chosen}")
+    return corpus
+
+
+def _strokes(corpus: Corpus) -> Corpus:
+    """Call arrays pen strokes, if they can be any."""
     every = [s for part in (corpus.train, corpus.valid, corpus.test) for s in part.sequences]
     if corpus.data_dim != _PEN + 1 or not all(np.isin(s[:, _PEN], (0, 1)).all() for s in every):
         raise DataError("pen strokes have three channels: dx, dy, and 1 where the pen is lifted, else 0")
@@ -70,8 +71,8 @@ def load_own(
 
 
 def _loader_of(kind: StepKind, train: Any) -> Callable[..., Corpus]:
-    if kind is StepKind.STROKES and _is_stroke_file(train):
-        return load_strokes
+    if kind is StepKind.STROKES:
+        return load_strokes if _is_stroke_file(train) else load_arrays
     loaders: dict[StepKind, Callable[..., Corpus]]
     loaders = {StepKind.CATEGORIES: load_categories, StepKind.ROLL: load_rolls}
     return loaders.get(kind, load_arrays)

@@ -155,16 +155,16 @@ def read_json(path: Path, max_bytes: int) -> Any:
         )
     try:
         text = path.read_text("utf-8")
-        if text.count("[") * BYTES_OF_LIST > max_bytes:  # in memory they are many times what they are in the file
-            raise DataError(
-                f"{path}: holds {text.count('[')} lists, which need {BYTES_OF_LIST} bytes each, and max_bytes is "
-                f"{max_bytes}: raise it if this is right"
-            )
-        return json.loads(text, parse_constant=_no_number)
-    except DataError:
-        raise
+        lists = text.count("[")
+        if lists * BYTES_OF_LIST <= max_bytes:
+            return json.loads(text, parse_constant=_no_number)
     except (ValueError, RecursionError, OSError) as error:
         raise DataError(f"{path}: is not JSON ({error}): write it with json.dump") from error
+    # In memory they are many times what they are in the file.
+    raise DataError(
+        f"{path}: holds {lists} lists, which need {BYTES_OF_LIST} bytes each, and max_bytes is {max_bytes}: raise it "
+        "if this is right"
+    )
 
 
 def _no_number(constant: str) -> NoReturn:

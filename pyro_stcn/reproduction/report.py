@@ -47,7 +47,7 @@ class _Cell:
 def _statistic(scores: Sequence[Score], values: Sequence[np.ndarray]) -> Statistic:
     """Of values per sequence, one array for each seed."""
     mean, recordings = np.mean(values, 0), scores[0].recordings
-    return Statistic.of(mean) if recordings is None else Statistic.ratio(mean, np.ones(len(mean)), recordings)
+    return Statistic.mean_of(mean, recordings)
 
 
 def _main_figure(score: Score, mark: Mark) -> str:
